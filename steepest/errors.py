@@ -1,0 +1,46 @@
+"""The errors that a user can cause.
+
+SteepestError
+├── FormulaError          a formula leaves the language
+├── HyperparameterError   a hyperparameter is out of its bounds, or unknown
+├── KernelError           `fused=True` where no kernel can serve
+├── StateError            a state_dict does not fit the optimizer that loads it
+├── DataError             a table, a column or a split cannot be used
+├── CheckpointError       a checkpoint is damaged or belongs to another run
+└── RecipeError           a recipe or one of its options is wrong
+
+Each message is one sentence: the thing, the rule, what was given, what to do.
+All are ValueErrors, as torch raises for the same mistakes.
+"""
+
+
+class SteepestError(ValueError):
+    """Any error that steepest raises for a user's mistake."""
+
+
+class FormulaError(SteepestError):
+    """A formula leaves the language; the message shows file, line and caret."""
+
+
+class HyperparameterError(SteepestError):
+    """A hyperparameter is out of its bounds, or unknown."""
+
+
+class KernelError(SteepestError):
+    """`fused=True` was asked for where no kernel can serve."""
+
+
+class StateError(SteepestError):
+    """A state_dict does not fit the optimizer that loads it."""
+
+
+class DataError(SteepestError):
+    """A table, a column or a split cannot be used."""
+
+
+class CheckpointError(SteepestError):
+    """A checkpoint is damaged, or belongs to another run."""
+
+
+class RecipeError(SteepestError):
+    """A recipe or one of its options is wrong."""
