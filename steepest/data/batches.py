@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from steepest.data.seeds import check_whole, generator
 from steepest.errors import DataError
 
 # A gathered chunk that stays in the processor's cache and below the allocator's limit for
@@ -42,8 +43,8 @@ class Batches:
         drop_last: bool = False,
     ) -> None:
         self.rows = _shared_length(tensors)
-        _check_whole("batch_size", batch_size, at_least=1)
-        _check_whole("seed", seed)
+        check_whole("batch_size", batch_size, at_least=1)
+        check_whole("seed", seed)
         if drop_last and batch_size > self.rows:
             raise DataError(
                 f"Batches with drop_last need one full batch: got {self.rows} rows and "
@@ -72,8 +73,8 @@ class Batches:
         Raises:
             DataError: `n` is negative, or `start` lies outside `0 ... len(batches)`.
         """
-        _check_whole("epoch", n, at_least=0)
-        _check_whole("start", start, at_least=0)
+        check_whole("epoch", n, at_least=0)
+        check_whole("start", start, at_least=0)
         if start > len(self):
             raise DataError(f"an epoch of {len(self)} batches cannot start at batch {start}")
         # Not a generator itself, so that a wrong argument is refused here, not at the first batch.
@@ -93,8 +94,7 @@ class Batches:
         """Return the row numbers `(rows,)` of epoch `n`, on the CPU."""
         if not self.shuffle:
             return torch.arange(self.rows)
-        generator = torch.Generator().manual_seed(_mixed(self.seed, n))
-        return torch.randperm(self.rows, generator=generator)
+        return torch.randperm(self.rows, generator=generator("order", self.seed, n))
 
     def _chunks(self, n: int, first: int) -> Iterator[tuple[Tensor, ...]]:
         size = self.batch_size
@@ -132,22 +132,3 @@ def _shared_length(tensors: tuple[Tensor, ...]) -> int:
     if lengths[0] == 0:
         raise DataError("Batches need at least one row: got tensors of length 0")
     return lengths[0]
-
-
-def _check_whole(name: str, value: int, at_least: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{name} is a whole number: got {value!r}")
-    if at_least is not None and value < at_least:
-        raise DataError(f"{name} is at least {at_least}: got {value}")
-
-
-def _mixed(seed: int, n: int) -> int:
-    """Mix seed and epoch into the 32 bits that torch's CPU generator takes from a seed.
-
-    A sum would give seed 0, epoch 1 the order of seed 1, epoch 0. The finalizer is SplitMix64's:
-    Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195
-    """
-    z = (seed * 0x9E3779B97F4A7C15 + n + 1) % 2**64
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-    return (z ^ (z >> 31)) % 2**32

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from steepest.data.seeds import check_whole, generator
 from steepest.errors import DataError
 
 
@@ -21,10 +22,8 @@ def line(
     Raises:
         DataError: `rows` is below 1, or `noise` is negative.
     """
-    if rows < 1:
-        raise DataError(f"a line needs at least one row: got rows={rows}")
+    check_whole("rows", rows, at_least=1)
     if not noise >= 0:
         raise DataError(f"noise is a standard deviation, at least 0: got {noise}")
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, 1, generator=generator)
-    return x, slope * x + intercept + noise * torch.randn(rows, 1, generator=generator)
+    x, normal = torch.randn(2, rows, 1, generator=generator("line", seed))
+    return x, slope * x + intercept + noise * normal

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steepest.data.columns import encode
 from steepest.data.files import nearest, read_table
+from steepest.data.seeds import check_whole, generator
 from steepest.data.target import Task, encode_target
 from steepest.errors import DataError
 
@@ -78,8 +79,7 @@ def load_table(
 def _check_options(task: str | None, max_categories: int) -> None:
     if task not in (None, "regression", "classification"):
         raise DataError(f"task is 'regression' or 'classification': got {task!r}")
-    if max_categories < 2:
-        raise DataError(f"max_categories is at least 2: got {max_categories}")
+    check_whole("max_categories", max_categories, at_least=2)
 
 
 def _encode_table(
@@ -94,9 +94,9 @@ def _encode_table(
     goal = encode_target(frame[target], training, task)
     columns = [encode(column, training, max_categories) for column in frame.drop(target)]
     names = tuple(name for column in columns for name in column.names)
-    notes = goal.notes + tuple(note for column in columns for note in column.notes)
+    notes = tuple(note for column in columns for note in column.notes)
     if not names:
-        raise DataError(". ".join(("no feature column is left beside the target", *notes[1:])))
+        raise DataError("; ".join(("no feature column is left beside the target", *notes)))
     x = np.concatenate([column.values for column in columns], axis=1)
     return Table(
         train_x=torch.from_numpy(x[training]),
@@ -109,7 +109,7 @@ def _encode_table(
         classes=goal.classes,
         target_mean=goal.mean,
         target_std=goal.std,
-        notes=notes,
+        notes=goal.notes + notes,
     )
 
 
@@ -123,7 +123,7 @@ def _training_rows(rows: int, validation: float, seed: int) -> np.ndarray:
             f"a table of {rows} rows is too small to keep {held_out} for validation: at least 2 "
             f"rows are left for training; use more rows or a smaller validation part"
         )
-    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(rows, generator=generator("split", seed))
     training = np.ones(rows, bool)
-    training[torch.randperm(rows, generator=generator)[:held_out].numpy()] = False
+    training[order[:held_out].numpy()] = False
     return training

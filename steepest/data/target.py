@@ -39,9 +39,8 @@ def encode_target(column: pl.Series, training: np.ndarray, task: Task | None) ->
     numbers = _checked(column)
     notes: tuple[str, ...] = ()
     if task is None:
-        task, why = _infer_task(column, numbers)
-        other = "classification" if task == "regression" else "regression"
-        notes = (f"{why}: taken as {task} (task={other!r} says otherwise)",)
+        task, note = _infer_task(column, numbers)
+        notes = (f"target {column.name!r} holds {note}",)
     if task == "regression":
         return _regression(column, numbers, training, notes)
     return _classification(column, numbers, training, notes)
@@ -66,21 +65,19 @@ def _checked(column: pl.Series) -> np.ndarray | None:
 
 
 def _infer_task(column: pl.Series, numbers: np.ndarray | None) -> tuple[Task, str]:
-    name = column.name
+    """Return the task that the target's values suggest, and why."""
     if numbers is None:
         _refuse_almost_numbers(column)
         kind = "booleans" if column.dtype == pl.Boolean else "text"
-        return "classification", f"target {name!r} holds {kind}"
+        return "classification", f"{kind}: taken as classification"
     distinct = np.unique(numbers)
-    count = len(distinct)
-    whole = bool((distinct == np.round(distinct)).all())
-    counts_up = distinct[0] in (0, 1) and distinct[-1] - distinct[0] == count - 1
-    if whole and (count == 2 or (count <= MOST_INFERRED_CLASSES and counts_up)):
-        return "classification", (
-            f"target {name!r} holds {count} different whole numbers, {distinct[0]:g} to "
-            f"{distinct[-1]:g}"
-        )
-    return "regression", f"target {name!r} holds numbers"
+    count, first, last = len(distinct), distinct[0], distinct[-1]
+    if count > MOST_INFERRED_CLASSES or (distinct != np.round(distinct)).any():
+        return "regression", "numbers: taken as regression"
+    why = f"{count} different whole numbers, {first:g} to {last:g}: taken as "
+    if count == 2 or (first in (0, 1) and last - first == count - 1):
+        return "classification", f"{why}classification; task='regression' predicts a number"
+    return "regression", f"{why}regression; task='classification' predicts one of them"
 
 
 def _refuse_almost_numbers(column: pl.Series) -> None:
