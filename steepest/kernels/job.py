@@ -1,0 +1,58 @@
+"""The fields of a job: the array of int64 through which Python and native code talk.
+
+launch.py fills it, native.py and every generated kernel read it. Fields hold counts and addresses.
+"""
+
+import itertools
+
+_field = itertools.count()
+
+NEXT = next(_field)
+"""The next chunk to take; threads share it."""
+CHUNK_COUNT = next(_field)
+CHUNKS = next(_field)
+"""Address of chunks: CHUNK_WIDTH int64 each, (row, first element, elements)."""
+ROW_COUNT = next(_field)
+ROW_WIDTH = next(_field)
+ROWS = next(_field)
+"""Address of rows: (batch, address of the step tensor or 0, addresses of p, g, states)."""
+SCALAR_WIDTH = next(_field)
+SCALARS = next(_field)
+"""Address of float64 scalars, SCALAR_WIDTH for each batch: (step, scale of g, hoisted ...)."""
+PARTIALS = next(_field)
+"""Address of float64, one for each chunk: its sum of squares."""
+ITEM_SIZE = next(_field)
+"""4 for float32, 8 for float64."""
+OBJECT_COUNT = next(_field)
+OBJECTS = next(_field)
+"""Address of pointers to the tensor objects that last: p, states and step of each row."""
+PRINTS = next(_field)
+"""Address of their prints: (layout, address) each."""
+GRAD_PRINTS = next(_field)
+"""Address of the layouts of the gradients, one for each row."""
+LENGTHS = next(_field)
+"""Address of int64: the bytes of each row's tensors."""
+STEPS = next(_field)
+"""Address of float32: for each batch, the step that its rows' step tensors must hold."""
+WRITTEN_COUNT = next(_field)
+WRITTEN = next(_field)
+"""Address of the sorted ranges that the kernel writes: (first, last + 1) each."""
+HANDLE = next(_field)
+"""Offset of the C++ tensor inside a tensor object, in bytes."""
+KIND = next(_field)
+"""Offset of the type inside an object, in bytes."""
+TENSOR = next(_field)
+"""Address of the type torch.Tensor."""
+PARAMETER = next(_field)
+"""Address of the type torch.nn.Parameter."""
+SCRATCH = next(_field)
+"""Address of four int64 to receive results in."""
+
+LENGTH = next(_field)
+"""How many fields a job has."""
+
+CHUNK_WIDTH = 3
+P, GRAD = 2, 3
+"""Places in a row: its batch is 0, the address of its step tensor 1, states follow the gradient."""
+FIRST_SCALAR = 2
+"""Place of the first hoisted scalar of a batch: the step is 0, the gradient's scale 1."""

@@ -1,0 +1,346 @@
+"""The fixed native functions, and the intrinsics that every generated kernel is written with.
+
+This module imports numba and is itself imported only to compile: a compiled kernel is loaded
+without it. Every function that is called from outside takes and returns int64, addresses among
+them, so that one C type serves them all: `int64 f(int64 begin, int64 end, int64 job)`.
+"""
+
+import platform
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import float32, float64, int32, int64, types
+from numba.extending import intrinsic
+
+import steepest.kernels.job as J
+
+SIGNATURE = int64(int64, int64, int64)
+FLAGS = {"contract", "nsz", "arcp"}  # never nnan or ninf: NaN and Inf flow as in torch
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+_BARE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = numba.njit(fastmath=FLAGS, **_BARE)
+"""Compile a loop over the elements of a chunk."""
+summing = numba.njit(fastmath=FLAGS | {"reassoc"}, **_BARE)
+"""Compile a sum over the elements of a chunk: lanes may be added in any order."""
+entry = numba.njit(**_BARE)
+"""Compile a function that is called from outside, with SIGNATURE."""
+
+
+# ---- intrinsics ---------------------------------------------------------------------------------
+
+
+def _pointer(kind, llvm_type):
+    @intrinsic
+    def pointer(typingctx, address):
+        def generate(context, builder, signature, args):
+            return builder.inttoptr(args[0], llvm_type.as_pointer())
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return pointer
+
+
+pointer_float32 = _pointer(float32, ir.FloatType())
+pointer_float64 = _pointer(float64, ir.DoubleType())
+pointer_int32 = _pointer(int32, I32)
+pointer_int64 = _pointer(int64, I64)
+
+
+@intrinsic
+def take(typingctx, counter):
+    """Return a counter's value and add one, for several threads at once."""
+
+    def generate(context, builder, signature, args):
+        cell = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("add", cell, ir.Constant(I64, 1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
+def _call(builder, name, result, *args):
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, args)
+
+
+def _mxcsr(builder, instruction, cell):
+    address = builder.bitcast(cell, I8.as_pointer())
+    _call(builder, f"llvm.x86.sse.{instruction}", ir.VoidType(), address)
+
+
+@intrinsic
+def float_mode(typingctx):
+    """Return this thread's floating-point mode (x86: MXCSR, Arm: FPCR)."""
+
+    def generate(context, builder, signature, args):
+        if MACHINE == "x86":
+            cell = builder.alloca(I32)
+            _mxcsr(builder, "stmxcsr", cell)
+            return builder.zext(builder.load(cell), I64)
+        return _call(builder, "llvm.aarch64.get.fpcr", I64) if MACHINE == "arm" else I64(0)
+
+    return types.int64(), generate
+
+
+@intrinsic
+def set_float_mode(typingctx, mode):
+    """Set this thread's floating-point mode; nothing where the processor is not known."""
+
+    def generate(context, builder, signature, args):
+        if MACHINE == "x86":
+            cell = builder.alloca(I32)
+            builder.store(builder.trunc(args[0], I32), cell)
+            _mxcsr(builder, "ldmxcsr", cell)
+        elif MACHINE == "arm":
+            _call(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+MACHINE = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}.get(
+    platform.machine().lower(), "other"
+)
+FLUSH = {"x86": 0x8040, "arm": 1 << 24, "other": 0}[MACHINE]
+"""The bits that make denormals zero: one in a state would slow every step (torch's Adam: 5x)."""
+
+
+# ---- has anything moved? ------------------------------------------------------------------------
+
+_get = types.int32(types.int64, types.int64)
+get_layout = types.ExternalFunction("aoti_torch_get_layout", _get)
+get_device = types.ExternalFunction("aoti_torch_get_device_type", _get)
+get_dtype = types.ExternalFunction("aoti_torch_get_dtype", _get)
+get_dim = types.ExternalFunction("aoti_torch_get_dim", _get)
+get_sizes = types.ExternalFunction("aoti_torch_get_sizes", _get)
+get_strides = types.ExternalFunction("aoti_torch_get_strides", _get)
+get_data = types.ExternalFunction("aoti_torch_get_data_ptr", _get)
+
+
+@inner
+def mix(total, value):
+    """Fold a value into a 64-bit print (FNV-1a's prime, with a shift to spread high bits)."""
+    total = (total ^ value) * int64(0x100000001B3)
+    return total ^ (total >> 29)
+
+
+@inner
+def layout_of(thing, job):
+    """Print a tensor object's type, layout, device, dtype, sizes and strides; 0 for no tensor."""
+    scratch = job[J.SCRATCH]
+    out, out32 = pointer_int64(scratch), pointer_int32(scratch)
+    kind = pointer_int64(thing + job[J.KIND])[0]
+    if kind != job[J.TENSOR] and kind != job[J.PARAMETER]:
+        return int64(0)
+    handle = thing + job[J.HANDLE]
+    total = mix(int64(-3750763034362895579), kind)
+    get_layout(handle, scratch)
+    layout = int64(out32[0])
+    get_device(handle, scratch)
+    total = mix(total, layout * 256 + out32[0])
+    if layout != 0 or out32[0] != 0:
+        return total  # not strided on the CPU: has no strides to ask for
+    get_dtype(handle, scratch)
+    total = mix(total, int64(out32[0]))
+    get_dim(handle, scratch)
+    dim = out[0]
+    total = mix(total, dim)
+    get_sizes(handle, scratch)
+    sizes = out[0]
+    get_strides(handle, scratch)
+    strides = out[0]
+    for k in range(dim):
+        total = mix(total, pointer_int64(sizes)[k])
+        total = mix(total, pointer_int64(strides)[k])
+    return total
+
+
+@inner
+def address_of(thing, job):
+    """Return the address of a tensor's first element."""
+    out = pointer_int64(job[J.SCRATCH])
+    out[0] = -1
+    get_data(thing + job[J.HANDLE], job[J.SCRATCH])
+    return out[0]
+
+
+@inner
+def is_written(first, last, job):
+    """Tell whether the kernel writes anywhere in the range, by bisection."""
+    ranges = pointer_int64(job[J.WRITTEN])
+    low, high = int64(0), job[J.WRITTEN_COUNT]
+    while low < high:
+        middle = (low + high) // 2
+        if ranges[2 * middle + 1] <= first:
+            low = middle + 1
+        else:
+            high = middle
+    return low < job[J.WRITTEN_COUNT] and ranges[2 * low] < last
+
+
+@entry
+def learn(grads, unused, address):
+    """Record the prints of every object, and of the gradients."""
+    job = pointer_int64(address)
+    objects, prints = pointer_int64(job[J.OBJECTS]), pointer_int64(job[J.PRINTS])
+    for k in range(job[J.OBJECT_COUNT]):
+        prints[2 * k] = layout_of(objects[k], job)
+        prints[2 * k + 1] = address_of(objects[k], job)
+    things, layouts = pointer_int64(grads), pointer_int64(job[J.GRAD_PRINTS])
+    for r in range(job[J.ROW_COUNT]):
+        layouts[r] = layout_of(things[r], job)
+    return 0
+
+
+@entry
+def moved(grads, unused, address):
+    """Tell whether a tensor of a job is not what and where it was; take new gradients' addresses.
+
+    `grads` is the address of pointers to the gradients' objects. Called with Python's lock held.
+    Returns 0 when the job can run, else 1.
+    """
+    job = pointer_int64(address)
+    objects, prints = pointer_int64(job[J.OBJECTS]), pointer_int64(job[J.PRINTS])
+    for k in range(job[J.OBJECT_COUNT]):
+        layout = layout_of(objects[k], job)
+        if layout == 0 or layout != prints[2 * k]:
+            return 1
+        if prints[2 * k + 1] != address_of(objects[k], job):
+            return 1
+    rows, width = pointer_int64(job[J.ROWS]), job[J.ROW_WIDTH]
+    things, layouts = pointer_int64(grads), pointer_int64(job[J.GRAD_PRINTS])
+    steps, lengths = pointer_float32(job[J.STEPS]), pointer_int64(job[J.LENGTHS])
+    for r in range(job[J.ROW_COUNT]):
+        row = r * width
+        if rows[row + 1] != 0 and pointer_float32(rows[row + 1])[0] != steps[rows[row]]:
+            return 1
+        layout = layout_of(things[r], job)
+        if layout == 0 or layout != layouts[r]:
+            return 1
+        here = address_of(things[r], job)
+        if here != rows[row + J.GRAD]:
+            if is_written(here, here + lengths[r], job):
+                return 1
+            rows[row + J.GRAD] = here
+    job[J.NEXT] = 0
+    return 0
+
+
+# ---- words of the formula language --------------------------------------------------------------
+
+
+@inner
+def where(condition, a, b):
+    return a if condition else b
+
+
+@inner
+def maximum(a, b):
+    return a if a > b or a != a else b
+
+
+@inner
+def minimum(a, b):
+    return a if a < b or a != a else b
+
+
+@inner
+def sign(x):
+    return where(x > 0, x * 0 + 1, where(x < 0, x * 0 - 1, x * 0))
+
+
+# ---- norms and scaling of gradients -------------------------------------------------------------
+
+
+@inner
+def chunk_at(chunk, job):
+    """Return the address of a chunk's row, its first element and how many it has."""
+    chunks = pointer_int64(job[J.CHUNKS] + chunk * J.CHUNK_WIDTH * 8)
+    return job[J.ROWS] + chunks[0] * job[J.ROW_WIDTH] * 8, chunks[1], chunks[2]
+
+
+@inner
+def gradient(chunk, job):
+    """Return the address and the length of a chunk of gradient."""
+    row, start, n = chunk_at(chunk, job)
+    return pointer_int64(row)[J.GRAD] + start * job[J.ITEM_SIZE], n
+
+
+@summing
+def squares_float32(n, x):
+    total = float64(0)
+    for i in range(n):
+        total += float64(x[i]) * float64(x[i])
+    return total
+
+
+@summing
+def squares_float64(n, x):
+    total = float64(0)
+    for i in range(n):
+        total += x[i] * x[i]
+    return total
+
+
+@entry
+def squares(begin, end, address):
+    """Sum the squares of the gradients, each chunk apart."""
+    job = pointer_int64(address)
+    partials = pointer_float64(job[J.PARTIALS])
+    chunk = take(address)
+    while chunk < job[J.CHUNK_COUNT]:
+        place, n = gradient(chunk, job)
+        if job[J.ITEM_SIZE] == 4:
+            partials[chunk] = squares_float32(n, pointer_float32(place))
+        else:
+            partials[chunk] = squares_float64(n, pointer_float64(place))
+        chunk = take(address)
+    return 0
+
+
+@inner
+def multiply(n, x, factor):
+    for i in range(n):
+        x[i] = x[i] * factor
+
+
+@inner
+def bound(n, x, limit):
+    for i in range(n):
+        value = x[i]
+        value = limit if value > limit else value
+        x[i] = -limit if value < -limit else value
+
+
+@entry
+def scale(begin, end, address):
+    """Multiply the gradients by the job's first scalar, in place."""
+    job = pointer_int64(address)
+    factor = pointer_float64(job[J.SCALARS])[0]
+    chunk = take(address)
+    while chunk < job[J.CHUNK_COUNT]:
+        place, n = gradient(chunk, job)
+        if job[J.ITEM_SIZE] == 4:
+            multiply(n, pointer_float32(place), float32(factor))
+        else:
+            multiply(n, pointer_float64(place), factor)
+        chunk = take(address)
+    return 0
+
+
+@entry
+def clamp(begin, end, address):
+    """Bound the gradients to plus and minus the job's first scalar, in place."""
+    job = pointer_int64(address)
+    limit = pointer_float64(job[J.SCALARS])[0]
+    chunk = take(address)
+    while chunk < job[J.CHUNK_COUNT]:
+        place, n = gradient(chunk, job)
+        if job[J.ITEM_SIZE] == 4:
+            bound(n, pointer_float32(place), float32(limit))
+        else:
+            bound(n, pointer_float64(place), limit)
+        chunk = take(address)
+    return 0
