@@ -1,0 +1,62 @@
+"""Where a run computes, and how its batches get there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.errors import RecipeError
+
+
+def choose_device(device: torch.device | str | None = None) -> torch.device:
+    """Return `device`, or an accelerator where there is one, or the CPU.
+
+    Raises:
+        RecipeError: torch knows no such device, or this machine has none.
+    """
+    if device is None:
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RecipeError(
+            f"device is one that torch has on this machine: got {str(device)!r} ({reason}); "
+            "leave it out to have one chosen"
+        ) from None
+    return chosen
+
+
+def moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Hand out batches with their tensors on the device.
+
+    Raises:
+        RecipeError: a batch is not a tuple or list `(*inputs, target)`.
+    """
+    on_cpu = device.type == "cpu"
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise RecipeError(
+                "A batch is a tuple or a list (*inputs, target) of at least two: got "
+                f"{_described(batch)}; give both in each batch"
+            )
+        yield batch if on_cpu else [_on(part, device) for part in batch]
+
+
+def _on(part: Any, device: torch.device) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device, non_blocking=True)
+    if isinstance(part, Mapping):
+        return {key: _on(item, device) for key, item in part.items()}
+    return [_on(item, device) for item in part] if isinstance(part, (tuple, list)) else part
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, Tensor):
+        return f"a tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"

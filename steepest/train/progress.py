@@ -1,0 +1,200 @@
+"""How far a run is: a bar in a terminal, plain lines in a log.
+
+Both draw by the clock: drawing a bar takes about 370 microseconds, ten batches of a small model.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+BAR_SECONDS = 0.1  # between two drawings
+LINE_SECONDS = 1.0  # at least, between two lines
+LINE_BATCHES = 100
+EPOCH_LINES = 20  # about so many epoch lines, however many epochs, unless they are slow
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Where a run is: epochs and updates done, batches done and to do in this epoch."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    epochs: int = 1
+    batches: int | None = None
+
+    def fraction(self) -> float | None:
+        """Return how much of the run is done; None while the length of an epoch is unknown."""
+        if not self.batches:
+            return None
+        return min(1.0, (self.epoch + min(1.0, self.batch / self.batches)) / self.epochs)
+
+
+class Progress(Protocol):
+    """What shows a run: `draw` every `seconds`, `epoch` after each epoch, `close` at the end."""
+
+    seconds: float
+
+    def draw(self, place: Place, loss: float, lr: float) -> None: ...
+    def epoch(self, place: Place, row: Row) -> None: ...
+    def close(self) -> None: ...
+
+
+class Nothing:
+    """Show nothing."""
+
+    seconds = math.inf
+
+    def draw(self, place: Place, loss: float, lr: float) -> None:
+        """Show nothing."""
+
+    def epoch(self, place: Place, row: Row) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """Plain lines for a log: one per epoch, and one per 100 batches where epochs are long.
+
+    Neither floods a log: lines come at most once a second, and epoch lines that come faster are
+    thinned out to about twenty a run, the last one always among them.
+    """
+
+    seconds = LINE_SECONDS
+
+    def __init__(self, start: Place, write: Callable[[str], object] | None = None) -> None:
+        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._pace = Pace(start)
+        self._last = perf_counter()
+        self._last_hundred = (start.epoch, start.batch // LINE_BATCHES)
+
+    def draw(self, place: Place, loss: float, lr: float) -> None:
+        """Write a line if another 100 batches of this epoch are done."""
+        hundred = (place.epoch, place.batch // LINE_BATCHES)
+        if hundred[1] == 0 or hundred == self._last_hundred:
+            return
+        self._last_hundred = hundred
+        done = f"batch {place.batch}" + (f"/{place.batches}" if place.batches else "")
+        parts = [_epoch(place), done, f"loss {loss:.4g}", f"lr {lr:.3g}", self._pace.text(place)]
+        self._line(parts)
+
+    def epoch(self, place: Place, row: Row) -> None:
+        """Write the epoch's line, unless epochs come faster than a log wants them."""
+        number = place.epoch
+        every = math.ceil(place.epochs / EPOCH_LINES)
+        late = perf_counter() - self._last >= LINE_SECONDS
+        if not (number == place.epochs or number % every == 0 or late):
+            return
+        parts = [f"epoch {number}/{place.epochs}", f"step {place.step}", f"loss {row['loss']:.4g}"]
+        if "validation_loss" in row:
+            parts.append(f"validation loss {row['validation_loss']:.4g}")
+        parts += [f"lr {row['lr']:.3g}", self._pace.text(place)]
+        self._line(parts)
+
+    def close(self) -> None:
+        """Leave the lines as they are."""
+
+    def _line(self, parts: list[str]) -> None:
+        self._last = perf_counter()
+        self._write("  ".join(part for part in parts if part))
+
+
+class Bar:
+    """A bar in a terminal: epoch, loss, lr, batches per second and the time left."""
+
+    seconds = BAR_SECONDS
+
+    def __init__(self, name: str, start: Place, console: Any = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._pace = Pace(start)
+        self._validation = ""
+        self._shown = Progress(
+            TextColumn("[bold]{task.description}[/bold]"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            console=console or Console(stderr=True),
+            auto_refresh=False,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._task = self._shown.add_task(name, total=None, text="")
+        self._shown.start()
+
+    def draw(self, place: Place, loss: float, lr: float) -> None:
+        """Draw the bar."""
+        fraction = place.fraction()
+        left = "" if fraction is None else f"{_clock(self._pace.seconds_left(fraction))} left"
+        parts = [_epoch(place), f"loss {loss:.4g}{self._validation}", f"lr {lr:.3g}"]
+        parts += [self._pace.text(place), left]
+        self._shown.update(
+            self._task,
+            total=None if fraction is None else 1.0,
+            completed=fraction or 0.0,
+            text="  ".join(part for part in parts if part),
+        )
+        self._shown.refresh()
+
+    def epoch(self, place: Place, row: Row) -> None:
+        """Keep the epoch's validation loss for the next drawing."""
+        if "validation_loss" in row:
+            self._validation = f" (validation {row['validation_loss']:.4g})"
+        if place.epoch == place.epochs:
+            self.draw(place, row["loss"], row["lr"])
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._shown.stop()
+
+
+class Pace:
+    """How fast a run goes since it started, or went on, at a place."""
+
+    def __init__(self, start: Place) -> None:
+        self._begin = self._time = perf_counter()
+        self._step = start.step
+        self._fraction = start.fraction() or 0.0
+        self._rate = 0.0
+
+    def text(self, place: Place) -> str:
+        """Return batches per second; empty before there is a figure."""
+        now = perf_counter()
+        if now > self._time and place.step > self._step:
+            rate = (place.step - self._step) / (now - self._time)
+            self._rate = rate if self._rate == 0 else 0.7 * self._rate + 0.3 * rate
+        self._time, self._step = now, place.step
+        if self._rate == 0:
+            return ""
+        return f"{self._rate:,.0f} batches/s" if self._rate >= 10 else f"{self._rate:.2g} batches/s"
+
+    def seconds_left(self, fraction: float) -> float:
+        """Return the seconds left, counting validation and all else as it was so far."""
+        done = fraction - self._fraction
+        spent = perf_counter() - self._begin
+        return math.inf if done <= 0 else spent * (1 - fraction) / done
+
+
+def open_progress(name: str, start: Place, *, shown: bool = True) -> Progress:
+    """Return a bar where stderr is a terminal, plain lines elsewhere, nothing if not shown."""
+    if not shown:
+        return Nothing()
+    return Bar(name, start) if sys.stderr.isatty() else Lines(start)
+
+
+def _epoch(place: Place) -> str:
+    return f"epoch {min(place.epoch + 1, place.epochs)}/{place.epochs}"
+
+
+def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "-:--"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,61 @@
+"""All random numbers that a run may draw: seeded, read and set back together."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+
+def seed_all(seed: int) -> None:
+    """Seed the random numbers of torch (on every device), numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+CPU = torch.device("cpu")
+
+
+def random_state(device: torch.device = CPU, batches: object = None) -> dict[str, Any]:
+    """Return the state of all random numbers that a run may draw.
+
+    They are torch's, on the CPU and on the run's device, numpy's, Python's, and those of a
+    `DataLoader` that has a generator of its own.
+    """
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+        "python": random.getstate(),
+        "loader": [generator.get_state() for generator in _generators(batches)],
+        "device": None if device.type == "cpu" else _random_of(device).get_rng_state(),
+    }
+
+
+def set_random_state(
+    state: Mapping[str, Any], device: torch.device = CPU, batches: object = None
+) -> None:
+    """Set all random numbers back to what `random_state` returned."""
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(tuple(state["numpy"]))
+    random.setstate(state["python"])
+    for generator, loader_state in zip(_generators(batches), state["loader"], strict=True):
+        generator.set_state(loader_state)
+    if device.type != "cpu" and state["device"] is not None:
+        _random_of(device).set_rng_state(state["device"])
+
+
+def _random_of(device: torch.device) -> Any:
+    return torch.get_device_module(device)
+
+
+def _generators(batches: object) -> Iterator[torch.Generator]:
+    """Yield the generators of a `DataLoader` that has its own, each once."""
+    if not isinstance(batches, DataLoader):
+        return
+    owners: Iterable[object] = (batches, batches.sampler, batches.batch_sampler)
+    found = {id(g): g for owner in owners if (g := getattr(owner, "generator", None)) is not None}
+    yield from found.values()
