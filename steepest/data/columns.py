@@ -35,16 +35,14 @@ def encode(column: pl.Series, training: np.ndarray, max_categories: int) -> Enco
     """
     if column.name == "":
         return _left_out(column, "it has no name")
-    if column.dtype == pl.Boolean and column.null_count() == 0:
-        return _encode_boolean(column, training)
-    if column.dtype == pl.Boolean or is_text(column):
+    if is_text(column):
         return _encode_text(column.cast(pl.String), training, max_categories)
     if column.dtype.is_temporal():
         numbers, unit = _from_time(column)
         encoded = _encode_numeric(numbers, training)
         note = f"{column.name!r} holds {column.dtype.base_type()}: turned into {unit}"
         return Encoded(encoded.names, encoded.values, (note, *encoded.notes))
-    if column.dtype.is_numeric() or column.dtype == pl.Null:
+    if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
         return _encode_numeric(column, training)
     return _left_out(column, f"its type {column.dtype} is neither number, boolean, text nor date")
 
@@ -70,15 +68,29 @@ def floats(column: pl.Series) -> np.ndarray:
     return values
 
 
-def standardise(values: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Return `(values - mean) / std`, mean and std, both of the training part, std over n.
+def standardise(
+    name: str, values: np.ndarray, training: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+    """Return `(values - mean) / std` in float32, mean and std; those of the training part.
 
     The values are scaled to 1 first: the square of 1e200 would overflow.
+
+    Raises:
+        DataError: a value of the validation part is too far off for float32.
     """
     scale = float(np.abs(values[training]).max()) or 1.0
-    scaled = values / scale
-    mean, std = float(scaled[training].mean()), float(scaled[training].std())
-    return (scaled - mean) / std, mean * scale, std * scale
+    with np.errstate(over="ignore"):
+        scaled = values / scale
+        mean, std = float(scaled[training].mean()), float(scaled[training].std())
+        standard = ((scaled - mean) / std).astype(np.float32)
+    infinite = np.isinf(standard)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise DataError(
+            f"column {name!r} is {values[row]:g} in row {row + 1}, further from the training part "
+            f"than float32 can tell: correct the value"
+        )
+    return standard, mean * scale, std * scale
 
 
 def _left_out(column: pl.Series, why: str) -> Encoded:
@@ -102,16 +114,9 @@ def _encode_numeric(column: pl.Series, training: np.ndarray) -> Encoded:
             f"{column.name!r}: {missing.sum()} of {len(values)} values are missing, filled with "
             f"{median:g}, the median of the training part",
         )
-    standard, _, _ = standardise(values, training)
-    return Encoded((column.name,), standard.astype(np.float32)[:, None], notes)
-
-
-def _encode_boolean(column: pl.Series, training: np.ndarray) -> Encoded:
-    values = column.to_numpy().astype(np.float32)
-    if values[training].min() == values[training].max():
-        only = "true" if values[training][0] else "false"
-        return _left_out(column, f"it has one value only in the training part, {only}")
-    return Encoded((column.name,), values[:, None])
+    if column.dtype != pl.Boolean:
+        values, _, _ = standardise(column.name, values, training)
+    return Encoded((column.name,), values.astype(np.float32)[:, None], notes)
 
 
 def _encode_text(column: pl.Series, training: np.ndarray, max_categories: int) -> Encoded:

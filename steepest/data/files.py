@@ -74,23 +74,24 @@ def _read_csv(path: Path) -> pl.DataFrame:
         # Everything as text: which texts are numbers is decided by `_typed` over whole columns.
         frame = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
     except pl.exceptions.PolarsError as error:
-        raise DataError(_csv_fault(path, len(names), separator, error)) from error
+        raise DataError(_csv_fault(path, len(names), separator)) from error
     if frame.width != len(names) or _has_short_row(frame, path, separator):
-        raise DataError(_csv_fault(path, len(names), separator, None))
+        raise DataError(_csv_fault(path, len(names), separator))
     frame.columns = names
     frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     return frame.select(_typed(column) for column in frame)
 
 
 def _header(path: Path) -> tuple[list[str], str]:
-    with path.open("rb") as file:
-        line = file.readline()
     try:
-        text = line.decode("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            separator = max(",;\t", key=re.sub('"[^"]*"', "", file.readline()).count)
+            file.seek(0)
+            names = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
     except UnicodeDecodeError as error:
         raise DataError(_not_utf8(path, error)) from error
-    separator = max(",;\t", key=re.sub('"[^"]*"', "", text).count)
-    names = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+    except csv.Error as error:
+        raise DataError(f"{path} does not begin with column names: {error}") from error
     if not any(names):
         raise DataError(f"{path} begins with an empty line: its first line names the columns")
     for name in names:
@@ -117,7 +118,7 @@ def _ragged(path: Path, width: int, separator: str) -> Iterator[tuple[int, int]]
                 yield rows.line_num, len(row)
 
 
-def _csv_fault(path: Path, width: int, separator: str, error: Exception | None) -> str:
+def _csv_fault(path: Path, width: int, separator: str) -> str:
     """Say in one sentence what is wrong with a CSV file that polars refused."""
     try:
         for line, count in _ragged(path, width, separator):
@@ -125,12 +126,14 @@ def _csv_fault(path: Path, width: int, separator: str, error: Exception | None) 
                 f"{path}, line {line} has {count} fields where the first line names {width} "
                 f"columns: every line has the same number of fields"
             )
-    except UnicodeDecodeError as fault:
-        return _not_utf8(path, fault)
-    except csv.Error as fault:
-        return f"{path} is not a CSV file: {fault}"
-    reason = str(error).strip().splitlines()[0] if error else "its first line spans several"
-    return f"{path} is not a CSV file, perhaps because of a stray quotation mark: {reason}"
+    except UnicodeDecodeError as error:
+        return _not_utf8(path, error)
+    except csv.Error as error:
+        return f"{path} is not a CSV file: {error}"
+    return (
+        f"{path} is not a CSV file, perhaps because of a stray quotation mark: a field that holds "
+        f"one stands in quotation marks and has it doubled"
+    )
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
@@ -187,7 +190,7 @@ def _read_npz(path: Path) -> pl.DataFrame:
             named = {} if isinstance(arrays, np.ndarray) else {k: arrays[k] for k in arrays.files}
     except Exception as error:  # a damaged archive fails in a dozen ways
         if "pickle" in str(error):
-            reason = "it holds Python objects, which are never unpickled; save plain arrays"
+            reason = "no .npz file, or it holds Python objects, which are never unpickled"
         else:
             reason = f"damaged or no .npz file: {error}"
         raise DataError(f"{path} cannot be read: {reason}") from error

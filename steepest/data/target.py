@@ -72,12 +72,17 @@ def _infer_task(column: pl.Series, numbers: np.ndarray | None) -> tuple[Task, st
         return "classification", f"{kind}: taken as classification"
     distinct = np.unique(numbers)
     count, first, last = len(distinct), distinct[0], distinct[-1]
-    if count > MOST_INFERRED_CLASSES or (distinct != np.round(distinct)).any():
+    if count > MOST_INFERRED_CLASSES or not _whole(distinct).all():
         return "regression", "numbers: taken as regression"
     why = f"{count} different whole numbers, {first:g} to {last:g}: taken as "
     if count == 2 or (first in (0, 1) and last - first == count - 1):
         return "classification", f"{why}classification; task='regression' predicts a number"
     return "regression", f"{why}regression; task='classification' predicts one of them"
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Mark the whole numbers `(n,)` that float64 tells from their neighbours."""
+    return (numbers == np.round(numbers)) & (np.abs(numbers) <= 2**53)
 
 
 def _refuse_almost_numbers(column: pl.Series) -> None:
@@ -106,8 +111,8 @@ def _regression(
             f"target {column.name!r} is {known[0]:g} in every training row: regression needs "
             f"values that differ"
         )
-    standard, mean, std = standardise(numbers, training)
-    return Target("regression", standard.astype(np.float32)[:, None], (), mean, std, notes)
+    standard, mean, std = standardise(column.name, numbers, training)
+    return Target("regression", standard[:, None], (), mean, std, notes)
 
 
 def _classification(
@@ -117,8 +122,8 @@ def _classification(
         values = column.to_numpy() if column.dtype == pl.Boolean else column.cast(pl.String)
         classes, indices = np.unique(np.asarray(values), return_inverse=True)
     else:
-        classes, indices = np.unique(numbers, return_inverse=True)
         _refuse_fractions(column, numbers)
+        classes, indices = np.unique(numbers, return_inverse=True)
         classes = classes.astype(np.int64)
     if len(classes) < 2:
         raise DataError(
@@ -136,10 +141,10 @@ def _classification(
 
 
 def _refuse_fractions(column: pl.Series, numbers: np.ndarray) -> None:
-    fraction = numbers != np.round(numbers)
+    fraction = ~_whole(numbers)
     if fraction.any():
         row = int(fraction.argmax())
         raise DataError(
             f"target {column.name!r} is {numbers[row]:g} in row {row + 1}: a class is a text, a "
-            f"boolean or a whole number; give task='regression'"
+            f"boolean or a whole number below 2**53; give task='regression'"
         )

@@ -62,6 +62,7 @@ def test_a_column_gets_the_narrowest_type_that_holds_all_its_values(tmp_path, te
         ('a,b\n1,"x\ny"\n2,\n', {"a": [1, 2], "b": ["x\ny", None]}),
         ('a,b\n1,"say ""hi"""\n', {"a": [1], "b": ['say "hi"']}),
         ("a\n1\n2\n", {"a": [1, 2]}),
+        ('"a\nb",c\n1,2\n', {"a\nb": [1], "c": [2]}),
     ],
 )
 def test_csv_dialects(tmp_path, content, columns):
@@ -121,6 +122,7 @@ def test_npz_arrays_become_columns(tmp_path, arrays, columns):
         ("t.csv", "a,b\n1,2\n3,4,5\n", r"line 3 has 3 fields where the first line names 2"),
         ("t.csv", "a,b\n1,2\n3\n4,5\n", r"line 3 has 1 fields where the first line names 2"),
         ("t.csv", "a,b\n1,\n3\n4,5\n", r"line 3 has 1 fields where the first line names 2"),
+        ("t.csv", "x" * 200_000 + "\n1\n", "does not begin with column names"),
         ("t.csv", "a,b,a\n1,2,3\n", "names two columns 'a'"),
         ("t.csv", 'a,b\n1,"x\n3,4\n', "perhaps because of a stray quotation mark|line 3 has"),
         ("t.csv", 'a,b\n1,x"y\n3,"z"\n', "perhaps because of a stray quotation mark"),
