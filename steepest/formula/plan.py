@@ -114,33 +114,29 @@ class _Planner:
             expr = self._element(self._lower(item))
             if not (isinstance(expr, ast.Name) and expr.id == name):
                 outputs[name] = expr
-        return self._prune(outputs)
-
-    def _prune(self, outputs: dict[str, ast.expr]) -> Plan:
-        """Keep the lines, scalars and states that reach an output."""
-        needed = set().union(*(_names(expr) for expr in outputs.values())) if outputs else set()
-        lines = []
-        for name, expr in reversed(self.lines):
-            if name in needed:
-                needed |= _names(expr)
-                lines.append((name, expr))
-        scalars = tuple(slot for slot in self.slots.values() if slot in needed)
-        body = [*self.host, f"return ({', '.join(scalars)}{',' * (len(scalars) == 1)})"]
-        source = "def host(group, step):\n" + "".join(f"    {line}\n" for line in body)
+        used = set().union(
+            *(_names(expr) for _, expr in self.lines), *map(_names, outputs.values())
+        )
+        source = self._host_source()
         scope = dict(self.globals)
         exec(compile(source, f"<host of {self.formula.name}>", "exec"), scope)
         return Plan(
             formula=self.formula,
             decisions=tuple(self.decisions),
             absent=self.absent,
-            reads=tuple(s for s in self.formula.states if s in needed and s not in self.absent),
+            reads=tuple(s for s in self.formula.states if s in used and s not in self.absent),
             writes=tuple(s for s in self.formula.states if s in outputs),
-            lines=tuple(reversed(lines)),
+            lines=tuple(self.lines),
             outputs=MappingProxyType(outputs),
-            scalars=scalars,
+            scalars=tuple(self.slots.values()),
             host=scope["host"],
             host_source=source,
         )
+
+    def _host_source(self) -> str:
+        values = ", ".join(self.slots.values())
+        body = [*self.host, f"return ({values}{',' * (len(self.slots) == 1)})"]
+        return "def host(group, step):\n" + "".join(f"    {line}\n" for line in body)
 
     # ---- statements ---------------------------------------------------------------------------
 

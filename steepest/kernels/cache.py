@@ -22,29 +22,31 @@ def folder() -> Path:
 
 
 def read(name: str) -> bytes | None:
-    """Return a file's content, or None when it is absent, damaged or not to be trusted."""
+    """Return machine code kept before; None when it is absent, damaged or not to be trusted."""
     here = folder()
     try:
         if not here.is_dir() or _distrust(here):
             return None
-        content = (here / name).read_bytes()
+        content = (here / f"{name}.o").read_bytes()
     except OSError:
         return None
     checksum, content = content[:32], content[32:]
     return content if hashlib.sha256(content).digest() == checksum else None
 
 
-def write(name: str, content: bytes) -> None:
-    """Keep a file, atomically: a reader finds all of it or none; two writers do not disturb.
+def keep(name: str, code: bytes, text: str) -> None:
+    """Keep machine code as `name.o`, and its source as `name.py` for a person to read.
 
-    A folder that cannot be used costs a warning, once a process, and nothing else.
+    Each file appears whole or not at all; two writers do not disturb each other. A folder that
+    cannot be used costs one warning in a process, and nothing else.
     """
     here = folder()
     try:
         here.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = _distrust(here)
         if reason is None:
-            _replace(here / name, hashlib.sha256(content).digest() + content)
+            _replace(here / f"{name}.py", text.encode())
+            _replace(here / f"{name}.o", hashlib.sha256(code).digest() + code)
             return
     except OSError as error:
         reason = f"it cannot be written ({error.strerror or error})"

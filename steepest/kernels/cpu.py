@@ -20,6 +20,7 @@ import torch
 from steepest.formula import Plan
 from steepest.kernels import cache
 
+_C_TYPE = ctypes.PYFUNCTYPE(*[ctypes.c_int64] * 4)  # holds Python's lock: small works are short
 Native = Callable[[int, int, int], int]
 """Native code: `f(begin, end, job) -> int`, addresses among the integers."""
 
@@ -82,7 +83,9 @@ def source(plan: Plan, dtype: torch.dtype) -> str:
         real=real,
         size=dtype.itemsize,
         arrays=", ".join(arrays),
-        scalars="\n".join(f"    {s} = _real(_scalars[{2 + k}])" for k, s in enumerate(plan.scalars)),
+        scalars="\n".join(
+            f"    {s} = _real(_scalars[{2 + k}])" for k, s in enumerate(plan.scalars)
+        ),
         body="\n".join(f"        {line}" for line in body),
         pointers=", ".join(f"pointer_{real}(row[{2 + k}] + offset)" for k in range(len(arrays))),
     )
@@ -139,7 +142,7 @@ def fixed(name: str) -> Native:
 def parallel_for() -> Callable[[int, int, int, int, int], int]:
     """Return torch's own `parallel_for(begin, end, grain, function, argument)`."""
     function = _torch_library().torch_parallel_for
-    function.argtypes = [ctypes.c_int64] * 3 + [ctypes.c_void_p, ctypes.c_int64]
+    function.argtypes = [ctypes.c_int64] * 3 + [_C_TYPE, ctypes.c_int64]
     return function
 
 
@@ -182,11 +185,10 @@ def _name(text: str, label: str) -> str:
 
 def _load(text: str, entry: str, label: str) -> Native:
     name = _name(text, label)
-    code = cache.read(f"{name}.o")
+    code = cache.read(name)
     if code is None:
         code = _target().emit_object(module(text, entry, name))
-        cache.write(f"{name}.o", code)
-        cache.write(f"{name}.py", text.encode())
+        cache.keep(name, code, text)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -194,7 +196,6 @@ def _load(text: str, entry: str, label: str) -> Native:
     return _C_TYPE(engine.get_function_address(entry))
 
 
-_C_TYPE = ctypes.PYFUNCTYPE(*[ctypes.c_int64] * 4)  # holds Python's lock: small works are short
 _engines: list[llvm.ExecutionEngine] = []
 """The owners of the machine code, as long as the process lives."""
 

@@ -1,0 +1,255 @@
+"""Launch: tables of addresses over many tensors, and one run of a kernel over all of them.
+
+A kernel writes through raw addresses, so none is used that was not compared with its tensor in
+the same step: `Launch.fits` reads layout and address of every tensor through torch's stable C
+interface (some nanoseconds each) and refuses when anything but a gradient has moved.
+"""
+
+import ctypes
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+import steepest.kernels.job as J
+from steepest.formula import Plan
+from steepest.kernels import cpu
+
+CHUNK = 16_384
+"""Elements of a chunk: with its states it fits the second-level cache (bench/chunks.py)."""
+PARALLEL = 1 << 16
+"""Elements from which a second thread pays (bench/chunks.py)."""
+REALS = (torch.float32, torch.float64)
+
+_grad = attrgetter("grad")
+
+
+# ---- what a kernel can serve --------------------------------------------------------------------
+
+
+def why_not(p: Tensor, *others: Tensor) -> str | None:
+    """Say why no kernel can serve a parameter with its gradient and states; None when one can."""
+    if _OFFSETS is None:
+        return "this Python does not keep tensors where the kernels look for them"
+    for t in (p, *others):
+        if type(t) not in (Tensor, Parameter):
+            return f"a {type(t).__name__} is not a plain tensor"
+        if t.layout is not torch.strided:
+            return f"its layout is {t.layout}"
+        if t.device.type != "cpu":
+            return f"it is on the device {t.device}"
+        if t.dtype not in REALS:
+            return f"its dtype is {t.dtype}"
+        if t.dtype is not p.dtype or t.shape != p.shape:
+            return f"a {t.dtype} {tuple(t.shape)} belongs to a {p.dtype} {tuple(p.shape)}"
+        if t.is_neg():
+            return "its sign is yet to be turned (a view made by torch.imag or conj)"
+    if all(t.is_contiguous() for t in (p, *others)):
+        return None
+    strides = {_order(t) for t in (p, *others)}
+    if len(strides) > 1:
+        return "its strides differ from those of its gradient or state"
+    return None if _is_dense(p) else "its elements overlap or leave gaps in memory"
+
+
+def _order(t: Tensor) -> tuple[tuple[int, int], ...]:
+    """Return sizes and strides of the dimensions that decide the order in memory."""
+    return tuple((n, s) for n, s in zip(t.shape, t.stride(), strict=True) if n != 1)
+
+
+def _is_dense(t: Tensor) -> bool:
+    expected = 1
+    for n, stride in sorted(_order(t), key=lambda pair: pair[1]):
+        if stride != expected:
+            return False
+        expected *= n
+    return True
+
+
+def _find(holder: Any, value: int, size: int) -> int:
+    """Return the offset inside an object at which a number stands; StopIteration when nowhere."""
+    here = id(holder)
+    return next(
+        k for k in range(0, size, 8) if ctypes.c_int64.from_address(here + k).value == value
+    )
+
+
+def _find_offsets() -> tuple[int, int, int] | None:
+    """Find where a tensor keeps its C++ tensor and its type, and a tuple its items."""
+    t = torch.empty(0)
+    try:
+        return (
+            _find(t, t._cdata, Tensor.__basicsize__),
+            _find(t, id(Tensor), object.__basicsize__),
+            _find((t,), id(t), tuple.__basicsize__ + 8),
+        )
+    except StopIteration:
+        return None
+
+
+_OFFSETS = _find_offsets()
+_ITEMS = _OFFSETS[2] if _OFFSETS else 0
+
+
+# ---- jobs ---------------------------------------------------------------------------------------
+
+
+class Job:
+    """The fields that native code reads, and the arrays that they point to."""
+
+    def __init__(self, lengths: Sequence[int], rows: np.ndarray, dtype: torch.dtype) -> None:
+        """Lay out rows of tensors; `rows` (n, width) as job.py says, `lengths` elements of each."""
+        self.fields = np.zeros(J.LENGTH, np.int64)
+        self.address = self.fields.ctypes.data
+        self.arrays: dict[int, np.ndarray] = {}
+        self.elements = sum(lengths)
+        chunks = np.array(list(_chunks(lengths)), np.int64).reshape(-1, J.CHUNK_WIDTH)
+        self.chunk_count = len(chunks)
+        self[J.CHUNK_COUNT] = len(chunks)
+        self[J.ROW_COUNT], self[J.ROW_WIDTH] = rows.shape
+        self[J.ITEM_SIZE] = dtype.itemsize
+        self.point(J.CHUNKS, chunks)
+        self.point(J.ROWS, rows)
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self.fields[place] = value
+
+    def point(self, place: int, array: np.ndarray) -> np.ndarray:
+        """Have a field point to an array, and keep the array alive."""
+        self.arrays[place] = array
+        self.fields[place] = array.ctypes.data
+        return array
+
+    def run(self, native: cpu.Native) -> None:
+        """Run native code over all chunks, by torch's threads where that pays."""
+        self.fields[J.NEXT] = 0
+        if self.elements > PARALLEL:
+            cpu.parallel_for()(0, self.chunk_count, 1, native, self.address)
+        else:
+            native(0, 0, self.address)
+
+    def squares(self) -> float:
+        """Return the gradients' sum of squares, in float64, the same for any number of threads."""
+        partials = self.arrays.get(J.PARTIALS)
+        if partials is None:
+            partials = self.point(J.PARTIALS, np.zeros(self.chunk_count))
+        self.run(cpu.fixed("squares"))
+        return float(partials.sum())
+
+
+def _chunks(lengths: Sequence[int]) -> Iterable[tuple[int, int, int]]:
+    """Cut rows into chunks (row, first element, elements); an empty row is one empty chunk."""
+    for row, length in enumerate(lengths):
+        for start in range(0, max(length, 1), CHUNK):
+            yield row, start, min(CHUNK, length - start)
+
+
+# ---- launches -----------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Batch:
+    """Rows of one launch that share a param group and a step, and so their scalars."""
+
+    group: dict[str, Any]
+    step: int
+    params: list[Tensor] = field(default_factory=list)
+    states: list[tuple[Tensor, ...]] = field(default_factory=list)
+    counters: list[Tensor | None] = field(default_factory=list)
+
+
+class Launch:
+    """One plan over all tensors of one dtype that it serves.
+
+    Args:
+        plan: the plan; its states are the columns of each batch's `states`.
+        dtype: float32 or float64, of every tensor but the step counters (float32).
+        batches: the rows, for each of which `why_not` said None.
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype, batches: list[Batch]) -> None:
+        self.plan = plan
+        self.batches = batches
+        self.kernel = cpu.kernel(plan, dtype)
+        self.params = [p for batch in batches for p in batch.params]
+        self.objects, rows = self._rows()
+        lengths = [p.numel() for p in self.params]
+        self.job = Job(lengths, rows, dtype)
+        self.sizes = np.array(lengths, np.int64) * dtype.itemsize
+        self._watch()
+        width = J.FIRST_SCALAR + len(plan.scalars)
+        self.job[J.SCALAR_WIDTH] = width
+        self.scalars = self.job.point(J.SCALARS, np.zeros((len(batches), width)))
+        self.job.point(J.STEPS, np.array([batch.step for batch in batches], np.float32))
+        self._pack = struct.Struct(f"{width}d").pack_into
+        self._moved = cpu.fixed("moved")
+
+    def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
+        rows, objects = [], []
+        for k, batch in enumerate(self.batches):
+            for p, states, counter in zip(batch.params, batch.states, batch.counters, strict=True):
+                place = 0 if counter is None else counter.data_ptr()
+                rows.append([k, place, p.data_ptr(), -1, *(s.data_ptr() for s in states)])
+                objects += [p, *states] if counter is None else [p, *states, counter]
+        return tuple(objects), np.array(rows, np.int64)
+
+    def _watch(self) -> None:
+        """Record what every tensor is, so that `fits` can tell when it is another."""
+        assert _OFFSETS is not None
+        job, count = self.job, len(self.objects)
+        job[J.HANDLE], job[J.KIND], _ = _OFFSETS
+        job[J.TENSOR], job[J.PARAMETER] = id(Tensor), id(Parameter)
+        job[J.OBJECTS], job[J.OBJECT_COUNT] = id(self.objects) + _ITEMS, count
+        job.point(J.PRINTS, np.zeros((count, 2), np.int64))
+        job.point(J.GRAD_PRINTS, np.zeros(len(self.params), np.int64))
+        job.point(J.LENGTHS, self.sizes)
+        job.point(J.SCRATCH, np.zeros(4, np.int64))
+        spans = self._written()
+        job.point(J.WRITTEN, spans)
+        job[J.WRITTEN_COUNT] = len(spans)
+        grads = tuple(map(_grad, self.params))
+        cpu.fixed("learn")(id(grads) + _ITEMS, 0, job.address)
+
+    def _written(self) -> np.ndarray:
+        """Return the ranges of memory (first, last + 1) that the kernel writes, sorted."""
+        states = [k for k, s in enumerate(self.plan.states) if s in self.plan.writes]
+        columns = [J.P, *(J.GRAD + 1 + k for k in states)]
+        first = self.job.arrays[J.ROWS][:, columns]
+        spans = np.stack([first, first + self.sizes[:, None]], axis=-1).reshape(-1, 2)
+        spans = spans[spans[:, 0] < spans[:, 1]]
+        return np.ascontiguousarray(spans[np.argsort(spans[:, 0])])
+
+    def overlaps(self) -> bool:
+        """Tell whether two rows write the same memory: a kernel would update it in any order."""
+        spans = self.job.arrays[J.WRITTEN]
+        return bool((spans[1:, 0] < spans[:-1, 1]).any())
+
+    def fits(self) -> bool:
+        """Tell whether every tensor is what and where it was; take the gradients' addresses."""
+        grads = tuple(map(_grad, self.params))
+        return not self._moved(id(grads) + _ITEMS, 0, self.job.address)
+
+    def prepare(self, scale: float) -> bool:
+        """Compute the scalars of this step; False when a host decision no longer holds.
+
+        `scale` multiplies every gradient; a group that maximizes turns its sign.
+        """
+        for k, batch in enumerate(self.batches):
+            group, step = batch.group, batch.step + 1
+            values = self.plan.host(group, step)
+            if values is None:
+                return False
+            self._pack(self.scalars[k], 0, step, -scale if group["maximize"] else scale, *values)
+        return True
+
+    def run(self) -> None:
+        """Update every row; after `fits` and `prepare` have said yes."""
+        self.job.run(self.kernel)
+        for batch in self.batches:
+            batch.step += 1

@@ -1,0 +1,27 @@
+"""Adagrad: a step along the gradient, scaled by the size of all gradients so far.
+
+Duchi, Hazan & Singer 2011, Figure 1, https://jmlr.org/papers/v12/duchi11a.html
+"""
+
+from steepest.formula import sqrt
+from steepest.optim.optimizer import Optimizer
+
+
+def adagrad(
+    p, g, sum,
+    *, step, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10,
+):  # fmt: skip
+    if sum is None:
+        sum = initial_accumulator_value
+    if weight_decay != 0:
+        g = g + weight_decay * p
+    sum = sum + g * g
+    decayed_lr = lr / (1 + (step - 1) * lr_decay)
+    p = p - decayed_lr * g / (sqrt(sum) + eps)
+    return p, sum
+
+
+class Adagrad(
+    Optimizer, formula=adagrad, options=("foreach", "maximize", "differentiable", "fused")
+):
+    """Adagrad, with a learning rate that may decay as 1 / (1 + (step - 1) * lr_decay)."""

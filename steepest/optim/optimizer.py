@@ -1,0 +1,218 @@
+"""Optimizer: a torch.optim.Optimizer made from a formula."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd import profiler
+from torch.optim import optimizer as torch_optimizer
+
+from steepest.errors import HyperparameterError, SteepestError
+from steepest.formula import Formula, parse
+from steepest.optim import hyper
+from steepest.optim.state import State, fitted
+from steepest.optim.update import Update
+
+
+class Optimizer(torch.optim.Optimizer):
+    """A torch.optim.Optimizer whose update is a formula.
+
+    Make one from a formula in two lines:
+
+        class Lion(Optimizer, formula=lion):
+            "Lion: the sign of an interpolated momentum."
+
+    Its constructor takes `params`, the formula's hyperparameters with their defaults, and:
+
+    Args:
+        foreach: accepted for torch's sake; every step is one pass over all tensors anyhow.
+        maximize: maximize the objective instead of minimizing it.
+        capturable: must stay False; a captured graph would repeat one step's scalars.
+        differentiable: record the step for autograd; the reference serves.
+        fused: None uses a kernel wherever one serves, True insists on it, False never does.
+        clip_norm: scale the gradients, while they are read, so that the Euclidean norm of all
+            of them is at most this; `grad_norm` tells the norm before. Gradients stay unchanged.
+
+    Raises:
+        HyperparameterError: a hyperparameter is out of bounds (torch's bounds).
+    """
+
+    formula: ClassVar[Formula]
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[tuple[str, ...]] = tuple(hyper.OPTIONS)
+
+    _step_supports_amp_scaling = True
+    _update: Update | None = None
+
+    def __init_subclass__(
+        cls,
+        formula: Callable | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        options: Iterable[str] | None = None,
+    ) -> None:
+        """Give a class its formula.
+
+        Args:
+            formula: the update rule.
+            defaults: defaults that differ from the formula's.
+            fixed: hyperparameters that this class settles, and its constructor does not take.
+            options: the options of torch's class of this name, where it has not all of them.
+        """
+        super().__init_subclass__()
+        if formula is None:
+            if "__init__" in vars(cls):
+                cls.__signature__ = hyper.own_signature(cls)
+            return
+        cls.formula = parse(formula)
+        cls.fixed = fixed or {}
+        cls.options = tuple(hyper.OPTIONS if options is None else options)
+        known = dict.fromkeys((*cls.options, "fused"))
+        cls.__signature__ = hyper.signature(cls.formula, defaults or {}, cls.fixed, known)
+
+    def __init__(self, params: Any, *args: Any, **options: Any) -> None:
+        if not hasattr(self, "formula"):
+            raise TypeError(
+                "Optimizer has no formula; make a class: `class Mine(Optimizer, formula=mine)`"
+            )
+        name = type(self).__name__
+        ruled = next(c for c in type(self).__mro__ if "formula" in vars(c))
+        bound = hyper.bind(name, ruled.__signature__, (params, *args), options)
+        del bound["params"]
+        self.clip_norm: float | None = bound.pop("clip_norm")
+        """The bound of the norm of all gradients together, or None; may be changed at any time."""
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise HyperparameterError(f"{name}: clip_norm must be above 0, not {self.clip_norm!r}")
+        self._norm: float | None = None
+        super().__init__(params, {**bound, **self.fixed})
+
+    # ---- groups and state ---------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group with options of its own, as torch does, after checking them."""
+        name = type(self).__name__
+        if isinstance(param_group, dict):
+            hyper.check_known(name, param_group, self.defaults)
+            hyper.check(name, {**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        self._update = None
+
+    @property
+    def state(self) -> State:
+        """The state by parameter: `state[p]["exp_avg"]`; entries may be replaced."""
+        return self._state
+
+    @state.setter
+    def state(self, value: Mapping[Any, Any]) -> None:
+        self._state = State(self._forget, value)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._update = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "clip_norm": self.clip_norm}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        entries = own.pop("state", None)
+        self._norm = None
+        super().__setstate__(own)
+        if entries is not None:
+            self.state = entries
+        self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state by torch's keys and layout, so that torch.optim can load it."""
+        result = super().state_dict()
+        result["state"] = {
+            k: dict(v) if isinstance(v, dict) else v for k, v in result["state"].items()
+        }
+        if "fused" not in self.options:
+            for group in result["param_groups"]:
+                group.pop("fused", None)
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state_dict of this optimizer or of torch's class of the same name.
+
+        Parameters are matched by name when both sides have names, else by position. Tensors are
+        copied.
+
+        Raises:
+            StateError: it does not fit; the optimizer is unchanged.
+        """
+        last = self.register_load_state_dict_pre_hook(fitted)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
+
+    # ---- the step -----------------------------------------------------------------------------
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, or set them to zero."""
+        if not set_to_none or profiler._is_profiler_enabled:
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    @property
+    def grad_norm(self) -> Tensor | None:
+        """The norm of all gradients at the last step, before clipping; None without `clip_norm`."""
+        return None if self._norm is None else torch.tensor(self._norm)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or profiler._is_profiler_enabled
+        ):
+            return _observed_step(self, *([] if closure is None else [closure]))
+        return self._step(closure)
+
+    # torch wraps `step` to call hooks and to show in the profiler, which costs some microseconds;
+    # marked as wrapped, it is left alone, and the wrapper is entered only when one is there.
+    step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        own = self.__dict__
+        if "found_inf" in own and own["found_inf"] is not None and own["found_inf"]:
+            return loss  # GradScaler: a gradient is infinite, this step is skipped
+        scale = 1.0
+        if own.get("grad_scale") is not None:
+            scale = 1.0 / float(own["grad_scale"])
+        update = self._update
+        if update is None or not update.fits(self.param_groups):
+            update = Update(self.formula, self.param_groups, self.state)
+        if self.clip_norm is not None:
+            self._norm = update.norm() * scale
+            factor = self.clip_norm / (self._norm + 1e-6)
+            scale *= 1.0 if factor > 1 else factor  # NaN stays NaN, as in clip_grad_norm_
+        if not update.prepare(scale):
+            update = Update(self.formula, self.param_groups, self.state)
+            ready = update.prepare(scale)
+            assert ready, "a plan just made does not hold"
+        update.run(scale)
+        self._update = update if update.lasting else None
+        return loss
+
+
+_observed_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)

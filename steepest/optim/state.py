@@ -1,0 +1,192 @@
+"""The state of an optimizer: dicts that tell when they change, and the fit of a saved state.
+
+The kernels keep tables of addresses over the state's tensors. Rather than look every tensor up
+again at each step, the dicts that hold them say when an entry was replaced.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.errors import StateError
+from steepest.formula import Formula, plan
+from steepest.optim.hyper import check
+
+
+class Noting(dict):
+    """A dict that calls `note()` before any change of its entries."""
+
+    def __init__(self, note: Callable[[], None], entries: Any = ()) -> None:
+        super().__init__(entries)
+        self.note = note
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # copied and pickled as the plain dict that it stands for
+
+
+def _noting(name: str) -> Callable:
+    change = getattr(dict, name)
+
+    def noted(self: Noting, *args: Any, **kwargs: Any) -> Any:
+        self.note()
+        return change(self, *args, **kwargs)
+
+    noted.__name__, noted.__doc__ = name, change.__doc__
+    return noted
+
+
+for _name in (
+    "__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update",
+):  # fmt: skip
+    setattr(Noting, _name, _noting(_name))
+
+
+class State(Noting):
+    """The states by parameter; a parameter met for the first time has an empty one.
+
+    Stands for torch's `defaultdict(dict)`: entries are told apart by the parameter's identity.
+    """
+
+    def __init__(self, note: Callable[[], None], entries: Any = ()) -> None:
+        super().__init__(note)
+        for key, value in dict(entries).items():
+            self[key] = value
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = {}
+        return self[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, Noting(self.note, value) if isinstance(value, dict) else value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __reduce__(self) -> Any:
+        return defaultdict, (dict, dict(self))
+
+
+# ---- loading ------------------------------------------------------------------------------------
+
+
+def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved state_dict as it fits an optimizer, or refuse it; neither is changed.
+
+    Parameters are matched by name when both sides have names, else by position. Tensors are
+    copied: two optimizers never share state.
+
+    Raises:
+        StateError: a group, a parameter or a state is missing, extra or of another shape.
+    """
+    name = type(optimizer).__name__
+    groups, saved_groups = optimizer.param_groups, saved["param_groups"]
+    if len(groups) != len(saved_groups):
+        raise StateError(
+            f"{name}: the state_dict has {len(saved_groups)} param groups, the optimizer has "
+            f"{len(groups)}; build the optimizer with the same groups"
+        )
+    result_groups, result_state = [], {}
+    for k, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=True)):
+        options = _options(optimizer, saved_group, k)
+        keys = _matched(name, group, saved_group, k)
+        for index, (p, key) in enumerate(zip(group["params"], keys, strict=True)):
+            if key in saved["state"]:
+                label = group["param_names"][index] if "param_names" in group else f"{k}.{index}"
+                entry = _checked(optimizer, label, p, saved["state"][key], options)
+                result_state[key] = entry
+        result_groups.append(options | {"params": keys})
+        if "param_names" in group:
+            result_groups[-1]["param_names"] = list(group["param_names"])
+    known = {key for group in saved_groups for key in group["params"]}
+    extra = {k: v for k, v in saved["state"].items() if k not in known}
+    return {**saved, "state": result_state | extra, "param_groups": result_groups}
+
+
+def _options(optimizer: Any, saved_group: dict[str, Any], k: int) -> dict[str, Any]:
+    """Return a saved group's options; a missing flag takes its default, a missing number is an
+    other optimizer's."""
+    options = {key: value for key, value in saved_group.items() if key != "params"}
+    for word, default in optimizer.defaults.items():
+        if word not in options:
+            if word in optimizer.formula.hyperparameters and not isinstance(default, bool):
+                raise StateError(
+                    f"{type(optimizer).__name__}: param group {k} of the state_dict has no "
+                    f"{word!r}; it was saved by another optimizer (it has "
+                    f"{', '.join(sorted(key for key in options if key != 'param_names'))})"
+                )
+            options[word] = default
+    check(type(optimizer).__name__, options)
+    return options
+
+
+def _matched(name: str, group: dict[str, Any], saved: dict[str, Any], k: int) -> list[Any]:
+    """Return the saved keys of a group's parameters, in the group's order."""
+    keys = list(saved["params"])
+    names, saved_names = group.get("param_names"), saved.get("param_names")
+    if len(keys) != len(group["params"]):
+        raise StateError(
+            f"{name}: param group {k} of the state_dict has {len(keys)} parameters, the "
+            f"optimizer's has {len(group['params'])}; build both over the same parameters"
+        )
+    if names is None or saved_names is None:
+        return keys
+    missing = sorted(set(names) - set(saved_names))
+    if missing:
+        unused = sorted(set(saved_names) - set(names))
+        raise StateError(
+            f"{name}: param group {k} of the state_dict has no parameter {missing[0]!r} "
+            f"({len(missing)} missing); it has {', '.join(unused)} instead: rename them in the "
+            "state_dict's 'param_names'"
+        )
+    by_name = dict(zip(saved_names, keys, strict=True))
+    return [by_name[word] for word in names]
+
+
+def _checked(
+    optimizer: Any, label: str, p: Tensor, saved: Any, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a copy of one parameter's saved state, after checking names and shapes."""
+    formula, name = optimizer.formula, type(optimizer).__name__
+    known = {*formula.states, *(["step"] if formula.counts else [])}
+    where = f"{name}: the saved state of parameter {label}"
+    if not isinstance(saved, dict):
+        raise StateError(f"{where} is a {type(saved).__name__}, not a dict of tensors")
+    if extra := sorted(saved.keys() - known):
+        raise StateError(
+            f"{where} has {extra[0]!r}, which {name} does not know (it knows "
+            f"{', '.join(sorted(known)) or 'none'}); it was saved by another optimizer"
+        )
+    present = {key: value for key, value in saved.items() if value is not None}
+    needed = set(_needed(formula, options, present)) if present else set()
+    if missing := sorted(needed - present.keys()):
+        raise StateError(f"{where} lacks {missing[0]!r}; it has {', '.join(sorted(present))}")
+    return {key: _copied(where, key, value, p) for key, value in present.items()}
+
+
+def _needed(formula: Formula, options: dict[str, Any], present: dict[str, Any]) -> list[str]:
+    """Return the states that a formula reads under these hyperparameters."""
+    absent = frozenset(formula.tested - present.keys())
+    step = int(present.get("step", 0)) + 1
+    reads = plan(formula, options, step, absent).reads
+    return [*reads, *(["step"] if formula.counts else [])]
+
+
+def _copied(where: str, key: str, value: Any, p: Tensor) -> Tensor:
+    if key == "step":
+        count = torch.as_tensor(value)
+        if count.numel() != 1:
+            raise StateError(f"{where}: 'step' must be one number, not {tuple(count.shape)}")
+        return count.detach().to("cpu", torch.float32).reshape(()).clone()
+    if not isinstance(value, Tensor) or value.shape != p.shape:
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise StateError(f"{where}: {key!r} must have shape {tuple(p.shape)}, found {found}")
+    return value.detach().clone(memory_format=torch.preserve_format)

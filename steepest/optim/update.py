@@ -1,0 +1,170 @@
+"""Update: what one step of an optimizer does, worked out once and checked at every step.
+
+Parameters with a gradient are sorted into launches of the kernels (one per plan and dtype) and
+rows of the reference; the result serves until something that it was made from has changed.
+"""
+
+import math
+from collections.abc import Iterator
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.errors import KernelError
+from steepest.formula import Formula, Plan, plan
+from steepest.kernels import reference
+from steepest.kernels.launch import Batch, Launch, why_not
+
+
+class Update:
+    """The launches and reference rows over all param groups, for one pattern of gradients.
+
+    Args:
+        formula: the optimizer's formula.
+        groups: its param groups.
+        state: its state by parameter; states that the plans read are made here.
+
+    Raises:
+        KernelError: a group insists on `fused=True` where no kernel can serve.
+    """
+
+    def __init__(self, formula: Formula, groups: list[dict[str, Any]], state: Any) -> None:
+        self.formula = formula
+        self.state = state
+        self.groups = groups
+        self.seen = [(group, list(group["params"])) for group in groups]
+        self.idle: list[Tensor] = []
+        self.launches: list[Launch] = []
+        self.rows: list[tuple[Plan, Tensor, dict[str, Any]]] = []
+        self.first: dict[Tensor, list[tuple[str, Tensor]]] = {}
+        """States that this step makes, entered once it has run; the next step has another plan."""
+        batches: dict[tuple, Batch] = {}
+        for k, group in enumerate(groups):
+            for p in group["params"]:
+                if p.grad is None:
+                    self.idle.append(p)
+                else:
+                    self._place(k, group, p, batches)
+        self._launch(batches)
+        self.lasting = not any(plan.absent.intersection(plan.writes) for plan in self._plans())
+
+    # ---- working it out -----------------------------------------------------------------------
+
+    def _place(self, k: int, group: dict[str, Any], p: Tensor, batches: dict[tuple, Batch]) -> None:
+        """Put a parameter into the batch of a kernel, or among the reference's rows."""
+        own = self.state.get(p, {})
+        step = int(own.get("step", 0))
+        absent = frozenset(s for s in self.formula.tested if own.get(s) is None)
+        chosen = plan(self.formula, group, step + 1, absent)
+        if self.formula.counts or chosen.states:
+            own = self.state[p]
+        states = self._states(chosen, p, own)
+        reason = self._refusal(group, p, states)
+        if reason is not None:
+            self._refer(chosen, p, group, reason)
+            return
+        batch = batches.setdefault((chosen, p.dtype, k, step), Batch(group, step))
+        batch.params.append(p)
+        batch.states.append(states)
+        batch.counters.append(own.get("step"))
+
+    def _states(self, chosen: Plan, p: Tensor, own: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return the states that a plan touches, made where they are not there yet."""
+        if self.formula.counts and "step" not in own:
+            own["step"] = torch.tensor(0.0, dtype=torch.float32)
+        for name in chosen.reads:
+            if own.get(name) is None:
+                own[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        made = [name for name in chosen.states if own.get(name) is None]
+        if made:
+            empty = [torch.empty_like(p, memory_format=torch.preserve_format) for _ in made]
+            self.first[p] = list(zip(made, empty, strict=True))
+        new = dict(self.first.get(p, ()))
+        return tuple(new[name] if name in new else own[name] for name in chosen.states)
+
+    def _refusal(self, group: dict[str, Any], p: Tensor, states: tuple[Tensor, ...]) -> str | None:
+        if group["fused"] is False:
+            return "fused=False asks for the reference"
+        if group["differentiable"]:
+            return "differentiable=True records the step, which a kernel cannot"
+        assert p.grad is not None
+        return why_not(p, p.grad, *states)
+
+    def _refer(self, chosen: Plan, p: Tensor, group: dict[str, Any], reason: str) -> None:
+        if group["fused"]:
+            raise KernelError(
+                f"{self.formula.name}: fused=True, but no kernel can serve a parameter of shape "
+                f"{tuple(p.shape)}: {reason}; leave fused=None to have the reference update it"
+            )
+        self.first.pop(p, None)
+        self.rows.append((chosen, p, group))
+
+    def _launch(self, batches: dict[tuple, Batch]) -> None:
+        together: dict[tuple, list[Batch]] = {}
+        for (chosen, dtype, _, _), batch in batches.items():
+            together.setdefault((chosen, dtype), []).append(batch)
+        for (chosen, dtype), parts in together.items():
+            launch = Launch(chosen, dtype, parts)
+            if not launch.overlaps() and launch.fits():
+                self.launches.append(launch)
+                continue
+            for batch in parts:
+                for p in batch.params:
+                    self._refer(chosen, p, batch.group, "it shares memory with another tensor")
+
+    def _plans(self) -> Iterator[Plan]:
+        yield from (launch.plan for launch in self.launches)
+        yield from (chosen for chosen, _, _ in self.rows)
+
+    # ---- at every step ------------------------------------------------------------------------
+
+    def fits(self, groups: list[dict[str, Any]]) -> bool:
+        """Tell whether groups, parameters, gradients and states are those that this was made of."""
+        if len(groups) != len(self.seen):
+            return False
+        for group, (seen, params) in zip(groups, self.seen, strict=True):
+            now = group["params"]
+            if group is not seen or len(now) != len(params) or not all(map(is_, now, params)):
+                return False
+        return (
+            all(p.grad is None for p in self.idle)
+            and all(p.grad is not None for _, p, _ in self.rows)
+            and all(launch.fits() for launch in self.launches)
+        )
+
+    def prepare(self, scale: float) -> bool:
+        """Compute every launch's scalars; False when a host decision no longer holds."""
+        return all(launch.prepare(scale) for launch in self.launches) and all(
+            chosen.host(group, self._step(p)) is not None for chosen, p, group in self.rows
+        )
+
+    def run(self, scale: float) -> None:
+        """Update every parameter that has a gradient."""
+        for launch in self.launches:
+            launch.run()
+        for chosen, p, group in self.rows:
+            own, step = self.state.get(p, {}), self._step(p)
+            signed = -scale if group["maximize"] else scale
+            with torch.set_grad_enabled(group["differentiable"]):
+                reference.update(chosen, p, own, group, step, signed)
+            if self.formula.counts:
+                own["step"].fill_(step)
+        for p, made in self.first.items():
+            self.state[p].update(made)
+
+    def _step(self, p: Tensor) -> int:
+        return int(self.state.get(p, {}).get("step", 0)) + 1
+
+    def norm(self) -> float:
+        """Return the Euclidean norm of all gradients together, in float64."""
+        total = sum(launch.job.squares() for launch in self.launches)
+        for _, p, _ in self.rows:
+            assert p.grad is not None
+            g = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
+            total += float(torch.linalg.vector_norm(g.detach(), dtype=_WIDE.get(g.dtype))) ** 2
+        return math.sqrt(total)
+
+
+_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
