@@ -56,6 +56,7 @@ def kernel(_begin, _end, _address):
         scalars = pointer_float64(job[_J.SCALARS] + row[0] * job[_J.SCALAR_WIDTH] * 8)
         if start == 0 and row[1] != 0:
             pointer_float32(row[1])[0] = scalars[0]
+            pointer_float32(job[_J.STEPS])[row[0]] = scalars[0]
         offset = start * {size}
         update(n, scalars, {pointers})
         chunk = take(_address)
@@ -136,6 +137,11 @@ def fixed(name: str) -> Native:
     for symbol, address in _torch_symbols().items():
         llvm.add_symbol(symbol, address)
     return _load("from steepest.kernels.native import *\n", name, name)
+
+
+def address(native: Native) -> int:
+    """Return where native code stands in memory."""
+    return ctypes.cast(native, ctypes.c_void_p).value or 0
 
 
 @functools.cache

@@ -185,10 +185,14 @@ class Launch:
         self._watch()
         width = J.FIRST_SCALAR + len(plan.scalars)
         self.job[J.SCALAR_WIDTH] = width
-        self.scalars = self.job.point(J.SCALARS, np.zeros((len(batches), width)))
+        scalars = self.job.point(J.SCALARS, np.zeros((len(batches), width)))
         self.job.point(J.STEPS, np.array([batch.step for batch in batches], np.float32))
+        self._scalars = memoryview(scalars).cast("B")
+        self._stride = width * scalars.itemsize
         self._pack = struct.Struct(f"{width}d").pack_into
         self._moved = cpu.fixed("moved")
+        self._kernel_address = cpu.address(self.kernel)
+        self.address = self.job.address
 
     def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
         rows, objects = [], []
@@ -230,26 +234,43 @@ class Launch:
         spans = self.job.arrays[J.WRITTEN]
         return bool((spans[1:, 0] < spans[:-1, 1]).any())
 
-    def fits(self) -> bool:
-        """Tell whether every tensor is what and where it was; take the gradients' addresses."""
-        grads = tuple(map(_grad, self.params))
-        return not self._moved(id(grads) + _ITEMS, 0, self.job.address)
-
     def prepare(self, scale: float) -> bool:
         """Compute the scalars of this step; False when a host decision no longer holds.
 
         `scale` multiplies every gradient; a group that maximizes turns its sign.
         """
-        for k, batch in enumerate(self.batches):
+        host, offset = self.plan.host, 0
+        for batch in self.batches:
             group, step = batch.group, batch.step + 1
-            values = self.plan.host(group, step)
+            values = host(group, step)
             if values is None:
                 return False
-            self._pack(self.scalars[k], 0, step, -scale if group["maximize"] else scale, *values)
+            signed = -scale if group["maximize"] else scale
+            self._pack(self._scalars, offset, step, signed, *values)
+            offset += self._stride
         return True
 
+    def fits(self) -> bool:
+        """Tell whether every tensor is what and where it was; take the gradients' addresses."""
+        grads = tuple(map(_grad, self.params))
+        return not self._moved(id(grads) + _ITEMS, 0, self.address)
+
     def run(self) -> None:
-        """Update every row; after `fits` and `prepare` have said yes."""
+        """Update every row, after `prepare` and `fits` have said yes."""
         self.job.run(self.kernel)
         for batch in self.batches:
             batch.step += 1
+
+    def run_if_fits(self) -> bool:
+        """Do both at once: one call into native code, where one thread serves."""
+        if self.job.elements > PARALLEL:
+            if not self.fits():
+                return False
+            self.run()
+            return True
+        grads = tuple(map(_grad, self.params))
+        if self._moved(id(grads) + _ITEMS, self._kernel_address, self.address):
+            return False
+        for batch in self.batches:
+            batch.step += 1
+        return True

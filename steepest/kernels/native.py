@@ -59,6 +59,17 @@ def take(typingctx, counter):
     return types.int64(types.int64), generate
 
 
+@intrinsic
+def call(typingctx, function, begin, end, job):
+    """Call an entry by its address."""
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(I64, [I64, I64, I64])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64, types.int64), generate
+
+
 def _call(builder, name, result, *args):
     kind = ir.FunctionType(result, [arg.type for arg in args])
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
@@ -195,11 +206,11 @@ def learn(grads, unused, address):
 
 
 @entry
-def moved(grads, unused, address):
+def moved(grads, kernel, address):
     """Tell whether a tensor of a job is not what and where it was; take new gradients' addresses.
 
     `grads` is the address of pointers to the gradients' objects. Called with Python's lock held.
-    Returns 0 when the job can run, else 1.
+    Returns 0 when the job can run, having run `kernel` unless that is 0; else 1.
     """
     job = pointer_int64(address)
     objects, prints = pointer_int64(job[J.OBJECTS]), pointer_int64(job[J.PRINTS])
@@ -225,6 +236,8 @@ def moved(grads, unused, address):
                 return 1
             rows[row + J.GRAD] = here
     job[J.NEXT] = 0
+    if kernel != 0:
+        call(kernel, 0, 0, address)
     return 0
 
 

@@ -193,25 +193,20 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        own = self.__dict__
-        if "found_inf" in own and own["found_inf"] is not None and own["found_inf"]:
-            return loss  # GradScaler: a gradient is infinite, this step is skipped
         scale = 1.0
-        if own.get("grad_scale") is not None:
-            scale = 1.0 / float(own["grad_scale"])
+        own = self.__dict__
+        if "found_inf" in own:  # GradScaler sets both for the length of this call
+            if own["found_inf"] is not None and own["found_inf"]:
+                return loss
+            if own["grad_scale"] is not None:
+                scale = 1.0 / float(own["grad_scale"])
         update = self._update
-        if update is None or not update.fits(self.param_groups):
+        if update is None or not update.step(self.param_groups, scale, self.clip_norm):
             update = Update(self.formula, self.param_groups, self.state)
-        if self.clip_norm is not None:
-            self._norm = update.norm() * scale
-            factor = self.clip_norm / (self._norm + 1e-6)
-            scale *= 1.0 if factor > 1 else factor  # NaN stays NaN, as in clip_grad_norm_
-        if not update.prepare(scale):
-            update = Update(self.formula, self.param_groups, self.state)
-            ready = update.prepare(scale)
-            assert ready, "a plan just made does not hold"
-        update.run(scale)
-        self._update = update if update.lasting else None
+            done = update.step(self.param_groups, scale, self.clip_norm)
+            assert done, "an update just made does not fit"
+            self._update = update if update.lasting else None
+        self._norm = update.norm
         return loss
 
 

@@ -49,6 +49,9 @@ class Update:
                     self._place(k, group, p, batches)
         self._launch(batches)
         self.lasting = not any(plan.absent.intersection(plan.writes) for plan in self._plans())
+        plain = len(self.launches) == 1 and not self.rows and self.lasting
+        self.single: Launch | None = self.launches[0] if plain else None
+        self.norm: float | None = None
 
     # ---- working it out -----------------------------------------------------------------------
 
@@ -120,32 +123,53 @@ class Update:
 
     # ---- at every step ------------------------------------------------------------------------
 
-    def fits(self, groups: list[dict[str, Any]]) -> bool:
-        """Tell whether groups, parameters, gradients and states are those that this was made of."""
+    def step(self, groups: list[dict[str, Any]], scale: float, clip_norm: float | None) -> bool:
+        """Make one step, all gradients times `scale`; False, and no change, when this is stale.
+
+        With `clip_norm`, `norm` holds the norm of all scaled gradients afterwards.
+        """
+        if not self._is_current(groups):
+            return False
+        if clip_norm is None and self.single is not None:
+            return self.single.prepare(scale) and self.single.run_if_fits()
+        if not all(launch.fits() for launch in self.launches):
+            return False
+        if clip_norm is not None:
+            self.norm = self._norm() * scale
+            factor = clip_norm / (self.norm + 1e-6)
+            scale *= 1.0 if factor > 1 else factor  # NaN stays NaN, as in clip_grad_norm_
+        if not self._prepare(scale):
+            return False
+        self._run(scale)
+        return True
+
+    def _is_current(self, groups: list[dict[str, Any]]) -> bool:
+        """Tell whether groups, parameters and missing gradients are those this was made of."""
         if len(groups) != len(self.seen):
             return False
-        for group, (seen, params) in zip(groups, self.seen, strict=True):
+        k = 0
+        for seen, params in self.seen:
+            group = groups[k]
             now = group["params"]
             if group is not seen or len(now) != len(params) or not all(map(is_, now, params)):
                 return False
-        return (
-            all(p.grad is None for p in self.idle)
-            and all(p.grad is not None for _, p, _ in self.rows)
-            and all(launch.fits() for launch in self.launches)
-        )
+            k += 1
+        for p in self.idle:
+            if p.grad is not None:
+                return False
+        return all(p.grad is not None for _, p, _ in self.rows) if self.rows else True
 
-    def prepare(self, scale: float) -> bool:
+    def _prepare(self, scale: float) -> bool:
         """Compute every launch's scalars; False when a host decision no longer holds."""
         return all(launch.prepare(scale) for launch in self.launches) and all(
-            chosen.host(group, self._step(p)) is not None for chosen, p, group in self.rows
+            chosen.host(group, self._count(p)) is not None for chosen, p, group in self.rows
         )
 
-    def run(self, scale: float) -> None:
-        """Update every parameter that has a gradient."""
+    def _run(self, scale: float) -> None:
         for launch in self.launches:
             launch.run()
         for chosen, p, group in self.rows:
-            own, step = self.state.get(p, {}), self._step(p)
+            own, step = self.state.get(p, {}), self._count(p)
             signed = -scale if group["maximize"] else scale
             with torch.set_grad_enabled(group["differentiable"]):
                 reference.update(chosen, p, own, group, step, signed)
@@ -154,10 +178,10 @@ class Update:
         for p, made in self.first.items():
             self.state[p].update(made)
 
-    def _step(self, p: Tensor) -> int:
+    def _count(self, p: Tensor) -> int:
         return int(self.state.get(p, {}).get("step", 0)) + 1
 
-    def norm(self) -> float:
+    def _norm(self) -> float:
         """Return the Euclidean norm of all gradients together, in float64."""
         total = sum(launch.job.squares() for launch in self.launches)
         for _, p, _ in self.rows:
