@@ -94,7 +94,7 @@ def _find_offsets() -> tuple[int, int, int] | None:
 
 
 _OFFSETS = _find_offsets()
-_ITEMS = _OFFSETS[2] if _OFFSETS else 0
+ITEMS = _OFFSETS[2] if _OFFSETS else 0
 
 
 # ---- jobs ---------------------------------------------------------------------------------------
@@ -148,6 +148,23 @@ def _chunks(lengths: Sequence[int]) -> Iterable[tuple[int, int, int]]:
     for row, length in enumerate(lengths):
         for start in range(0, max(length, 1), CHUNK):
             yield row, start, min(CHUNK, length - start)
+
+
+def describe(job: Job, objects: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
+    """Record what tensors look like, so that `moved` can tell when one is another.
+
+    `objects` must be kept alive as long as the job is used: they are read where they stand.
+    """
+    assert _OFFSETS is not None
+    job[J.HANDLE], job[J.KIND], _ = _OFFSETS
+    job[J.TENSOR], job[J.PARAMETER] = id(Tensor), id(Parameter)
+    job[J.OBJECTS], job[J.OBJECT_COUNT] = id(objects) + ITEMS, len(objects)
+    job.point(J.PRINTS, np.zeros((len(objects), 2), np.int64))
+    job.point(J.GRAD_PRINTS, np.zeros(len(grads), np.int64))
+    job.point(J.SCRATCH, np.zeros(4, np.int64))
+    if J.LENGTHS not in job.arrays:
+        job.point(J.LENGTHS, np.zeros(len(grads), np.int64))
+    cpu.fixed("learn")(id(grads) + ITEMS, 0, job.address)
 
 
 # ---- launches -----------------------------------------------------------------------------------
@@ -205,20 +222,11 @@ class Launch:
 
     def _watch(self) -> None:
         """Record what every tensor is, so that `fits` can tell when it is another."""
-        assert _OFFSETS is not None
-        job, count = self.job, len(self.objects)
-        job[J.HANDLE], job[J.KIND], _ = _OFFSETS
-        job[J.TENSOR], job[J.PARAMETER] = id(Tensor), id(Parameter)
-        job[J.OBJECTS], job[J.OBJECT_COUNT] = id(self.objects) + _ITEMS, count
-        job.point(J.PRINTS, np.zeros((count, 2), np.int64))
-        job.point(J.GRAD_PRINTS, np.zeros(len(self.params), np.int64))
-        job.point(J.LENGTHS, self.sizes)
-        job.point(J.SCRATCH, np.zeros(4, np.int64))
         spans = self._written()
-        job.point(J.WRITTEN, spans)
-        job[J.WRITTEN_COUNT] = len(spans)
-        grads = tuple(map(_grad, self.params))
-        cpu.fixed("learn")(id(grads) + _ITEMS, 0, job.address)
+        self.job.point(J.WRITTEN, spans)
+        self.job[J.WRITTEN_COUNT] = len(spans)
+        self.job.point(J.LENGTHS, self.sizes)
+        describe(self.job, self.objects, tuple(map(_grad, self.params)))
 
     def _written(self) -> np.ndarray:
         """Return the ranges of memory (first, last + 1) that the kernel writes, sorted."""
@@ -253,7 +261,7 @@ class Launch:
     def fits(self) -> bool:
         """Tell whether every tensor is what and where it was; take the gradients' addresses."""
         grads = tuple(map(_grad, self.params))
-        return not self._moved(id(grads) + _ITEMS, 0, self.address)
+        return not self._moved(id(grads) + ITEMS, 0, self.address)
 
     def run(self) -> None:
         """Update every row, after `prepare` and `fits` have said yes."""
@@ -269,7 +277,7 @@ class Launch:
             self.run()
             return True
         grads = tuple(map(_grad, self.params))
-        if self._moved(id(grads) + _ITEMS, self._kernel_address, self.address):
+        if self._moved(id(grads) + ITEMS, self._kernel_address, self.address):
             return False
         for batch in self.batches:
             batch.step += 1
