@@ -296,4 +296,4 @@ class warmup(Schedule):
         if step >= self.steps:
             return self.after(step - self.steps)
         start = 1 / (self.steps + 1) if self.start_factor is None else self.start_factor
-        return self.after(0) * linear(self.steps, start, 1.0)(step)
+        return self.after(0) * _between(start, 1.0, step / self.steps)

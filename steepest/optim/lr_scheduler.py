@@ -18,6 +18,7 @@ scheduler starts from `group["initial_lr"]` where an earlier one has left it.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Literal
 
@@ -114,7 +115,7 @@ class StepLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(step_decay(self.step_size, self.gamma))
+        return self.times(_made(step_decay, self.step_size, self.gamma))
 
 
 class MultiStepLR(ClosedFormLR):
@@ -136,7 +137,7 @@ class MultiStepLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(multi_step(tuple(self.milestones.elements()), self.gamma))
+        return self.times(_made(multi_step, tuple(self.milestones.elements()), self.gamma))
 
 
 class ExponentialLR(ClosedFormLR):
@@ -151,7 +152,7 @@ class ExponentialLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(exponential(self.gamma))
+        return self.times(_made(exponential, self.gamma))
 
 
 class LinearLR(ClosedFormLR):
@@ -178,7 +179,7 @@ class LinearLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(linear(self.total_iters, self.start_factor, self.end_factor))
+        return self.times(_made(linear, self.total_iters, self.start_factor, self.end_factor))
 
 
 class PolynomialLR(ClosedFormLR):
@@ -196,7 +197,7 @@ class PolynomialLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(polynomial(self.total_iters, self.power))
+        return self.times(_made(polynomial, self.total_iters, self.power))
 
 
 class CosineAnnealingLR(ClosedFormLR):
@@ -219,7 +220,7 @@ class CosineAnnealingLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        fall = cosine(self.T_max)
+        fall = _made(cosine, self.T_max)
         epoch = self.last_epoch % (2 * self.T_max)
         height = fall(min(epoch, 2 * self.T_max - epoch))  # the way up mirrors the way down
         return [lr * height + self.eta_min * (1 - height) for lr in self.base_lrs]
@@ -268,6 +269,12 @@ class ReduceLROnPlateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
         """
         check_state(self, state_dict, ("best", "num_bad_epochs", "cooldown_counter", "patience"))
         super().load_state_dict(state_dict)
+
+
+@lru_cache(maxsize=256)
+def _made(schedule: Callable[..., Schedule], *arguments: object) -> Schedule:
+    # The attributes may be changed between steps; checking them anew took most of a step's time.
+    return schedule(*arguments)
 
 
 def _at_least_0(what: str, value: object) -> Any:
