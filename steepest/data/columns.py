@@ -38,7 +38,7 @@ def encode(column: pl.Series, training: np.ndarray, max_categories: int) -> Enco
     if is_text(column):
         return _encode_text(column.cast(pl.String), training, max_categories)
     if column.dtype.is_temporal():
-        numbers, unit = _from_time(column)
+        numbers, unit = from_time(column)
         encoded = _encode_numeric(numbers, training)
         note = f"{column.name!r} holds {column.dtype.base_type()}: turned into {unit}"
         return Encoded(encoded.names, encoded.values, (note, *encoded.notes))
@@ -145,12 +145,11 @@ def _encode_text(column: pl.Series, training: np.ndarray, max_categories: int) -
     return Encoded(tuple(f"{name}={category}" for category in categories), values, tuple(notes))
 
 
-def _from_time(column: pl.Series) -> tuple[pl.Series, str]:
+def from_time(column: pl.Series) -> tuple[pl.Series, str]:
     """Turn dates into days since 1970, durations into days, times of day into hours."""
     kind = column.dtype.base_type()
     if kind == pl.Duration:
         return column.dt.total_microseconds() / MICROSECONDS_PER_DAY, "days"
     if kind == pl.Time:
         return column.cast(pl.Float64) / NANOSECONDS_PER_HOUR, "hours since midnight"
-    dates = column.cast(pl.Datetime("us")) if kind == pl.Date else column
-    return dates.dt.timestamp("us") / MICROSECONDS_PER_DAY, "days since 1970"
+    return column.dt.timestamp("us") / MICROSECONDS_PER_DAY, "days since 1970"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steepest.data.columns import encode, standardise
+from steepest.data.columns import encode, from_time, standardise
 from steepest.errors import DataError
 
 # Three rows for training, two for validation.
@@ -89,28 +89,32 @@ def test_filled_numbers_are_told():
 
 
 @pytest.mark.parametrize(
-    ("values", "expected", "unit"),
+    ("value", "expected", "unit"),
     [
-        ([dt.datetime(1970, 1, 2, 12)] * 2, 1.5, "days since 1970"),
-        ([dt.datetime(1970, 1, 2, 13, tzinfo=dt.timezone(dt.timedelta(hours=1)))] * 2, 1.5, "days"),
-        ([dt.date(1969, 12, 31)] * 2, -1, "days since 1970"),
-        ([dt.timedelta(hours=36)] * 2, 1.5, "days"),
-        ([dt.time(13, 30)] * 2, 13.5, "hours since midnight"),
+        (dt.datetime(1970, 1, 2, 12), 1.5, "days since 1970"),
+        (
+            dt.datetime(1970, 1, 2, 13, tzinfo=dt.timezone(dt.timedelta(hours=1))),
+            1.5,
+            "days since 1970",
+        ),
+        (dt.date(1969, 12, 31), -1, "days since 1970"),
+        (dt.timedelta(hours=36), 1.5, "days"),
+        (dt.time(13, 30), 13.5, "hours since midnight"),
     ],
 )
-def test_dates_and_times_become_numbers(values, expected, unit):
-    """Shown by a column whose one other value in the training part is the zero of its unit."""
-    start = {
-        dt.datetime: dt.datetime(1970, 1, 1, tzinfo=getattr(values[0], "tzinfo", None) and dt.UTC),
-        dt.date: dt.date(1970, 1, 1),
-        dt.timedelta: dt.timedelta(),
-        dt.time: dt.time(),
-    }[type(values[0])]
-    training = np.array([True, True])
-    column = encode(pl.Series("c", [start, values[0]]), training, 50)
-    one_day = encode(pl.Series("c", [0.0, expected]), training, 50)
-    np.testing.assert_array_equal(column.values, one_day.values)
-    assert unit in column.notes[0]
+def test_dates_and_times_become_numbers(value, expected, unit):
+    numbers, told = from_time(pl.Series("c", [value, None]))
+    assert numbers.to_list() == [expected, None]
+    assert told == unit
+
+
+def test_the_unit_of_a_date_is_told():
+    (note,) = encoded([dt.date(2024, 2, day) for day in range(1, 6)]).notes
+    assert note == "'c' holds Date: turned into days since 1970"
+
+
+def test_as_many_categories_as_allowed_are_kept():
+    assert encoded(["a", "b", "c", "c", "a"], max_categories=3).names == ("c=a", "c=b", "c=c")
 
 
 @pytest.mark.parametrize(

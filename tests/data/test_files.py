@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -36,7 +37,7 @@ def written(folder, content: str | bytes, name="t.csv"):
             ["2024-02-29T10:30:01", "2024-02-29 10:30:01.5"],
             [dt.datetime(2024, 2, 29, 10, 30, 1), dt.datetime(2024, 2, 29, 10, 30, 1, 500_000)],
         ),
-        (["2024-02-29T12:00:00+02:00"], [dt.datetime(2024, 2, 29, 10, tzinfo=dt.UTC)]),
+        (["2024-02-29T12:00:00+02:00"], [dt.datetime(2024, 2, 29, 10, tzinfo=ZoneInfo("UTC"))]),
         (["2024-02-30", "2024-02-29"], ["2024-02-30", "2024-02-29"]),
         (["12", "3,5"], ["12", "3,5"]),
         (["é", "日本"], ["é", "日本"]),
@@ -44,7 +45,7 @@ def written(folder, content: str | bytes, name="t.csv"):
 )
 def test_a_column_gets_the_narrowest_type_that_holds_all_its_values(tmp_path, texts, values):
     path = written(tmp_path, "c,d\n" + "".join(f'"{text}",x\n' for text in texts))
-    assert read_table(path)["c"].to_list() == values
+    assert str(read_table(path)["c"].to_list()) == str(values)  # 1 is equal to 1.0
 
 
 @pytest.mark.parametrize(
