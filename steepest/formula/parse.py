@@ -5,25 +5,17 @@ computed. What the six sentences of the language allow is documented in docs/for
 """
 
 import ast
-import builtins
-import difflib
-import inspect
-import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, NoReturn
+from typing import Any
 
 from steepest.errors import FormulaError
-from steepest.formula.words import ARITY, WORDS
-
-HOST, ELEMENT, MASK, NONE = "host", "element", "mask", "None"
-"""What a name may hold: a value of the host, one per element, a comparison, a state not there."""
+from steepest.formula.kinds import ELEMENT, HOST, MASK, NONE, SIGNS, UNSET, Env, Kinds, none_test
+from steepest.formula.source import Source
 
 REQUIRED = object()
 """The default of a hyperparameter that has none."""
-
-Env = dict[str, frozenset[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +24,7 @@ class Formula:
 
     `states` are named by torch's keys, `hyperparameters` map names to defaults (`REQUIRED` where
     there is none), `counts` tells whether it takes `step`, `tested` which states it tests for
-    `None`.
+    `None`, `words` which word each called name stands for.
     """
 
     function: FunctionType
@@ -41,6 +33,7 @@ class Formula:
     hyperparameters: dict[str, Any]
     counts: bool
     tested: frozenset[str]
+    words: Mapping[str, str]
     body: tuple[ast.stmt, ...]
     source: str
     plans: list[Any] = field(default_factory=list)
@@ -61,75 +54,50 @@ def parse(function: Callable) -> Formula:
             f"a formula is a function written with `def`, not {function!r}; "
             "write `def rule(p, g, ..., *, lr): ...`"
         )
-    return _Checker(function).formula()
+    return _Checker(Source(function)).formula()
 
 
 class _Checker:
     """Reads one function from top to bottom, knowing what each name may hold."""
 
-    def __init__(self, function: FunctionType) -> None:
-        self.function = function
-        self.file = function.__code__.co_filename
-        linecache.checkcache(self.file)
-        self.lines = linecache.getlines(self.file, function.__globals__)
-        self.node = self._find()
-        self.tested: set[str] = set()
-        names = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        self.outside = names
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.node = source.node
+        self.refuse = source.refuse
+        self.states, self.hyperparameters, self.counts = self._signature()
+        self.kinds = Kinds(source, self.states)
+        self.tested = {state for state in self.states if self._is_tested(state)}
 
     # ---- the whole function -------------------------------------------------------------------
 
     def formula(self) -> Formula:
-        states, hyperparameters, counts = self._signature()
-        self.states = states
         env: Env = {"p": frozenset({ELEMENT}), "g": frozenset({ELEMENT})}
-        env |= {name: frozenset({HOST}) for name in hyperparameters}
-        if counts:
+        env |= {name: frozenset({HOST}) for name in self.hyperparameters}
+        if self.counts:
             env["step"] = frozenset({HOST})
         body = self.node.body
         if ast.get_docstring(self.node, clean=False) is not None:
             body = body[1:]
-        self.tested = {state for state in states if self._is_tested(state)}
-        env |= {s: frozenset({ELEMENT, NONE} if s in self.tested else {ELEMENT}) for s in states}
+        tested = {s: frozenset({ELEMENT, NONE}) for s in self.tested}
+        env |= {s: frozenset({ELEMENT}) for s in self.states} | tested
         if not body or not isinstance(body[-1], ast.Return):
             self.refuse(
                 body[-1] if body else self.node,
                 "a formula ends with one `return` of p and the states",
-                f"end it with `return {', '.join(('p', *states))}`",
+                f"end it with `return {', '.join(('p', *self.states))}`",
             )
         env = self._block(body[:-1], env)
         self._return(body[-1], env)
-        last = self.node.end_lineno or self.node.lineno
         return Formula(
-            function=self.function,
-            name=self.function.__name__,
-            states=states,
-            hyperparameters=hyperparameters,
-            counts=counts,
+            function=self.source.function,
+            name=self.node.name,
+            states=self.states,
+            hyperparameters=self.hyperparameters,
+            counts=self.counts,
             tested=frozenset(self.tested),
+            words=self.kinds.words,
             body=tuple(body),
-            source="".join(self.lines[self.node.lineno - 1 : last]),
-        )
-
-    def _find(self) -> ast.FunctionDef:
-        """Find the function's own syntax tree in its file."""
-        code = self.function.__code__
-        place = f"{self.function.__name__} ({self.file})"
-        if not self.lines:
-            raise FormulaError(
-                f"the source of the formula {place} cannot be read; "
-                "write it in a file or a notebook cell, not at a prompt or in exec()"
-            )
-        for node in ast.walk(ast.parse("".join(self.lines))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                if node.name == code.co_name and first == code.co_firstlineno:
-                    if isinstance(node, ast.AsyncFunctionDef):
-                        break
-                    return node
-        raise FormulaError(
-            f"the source of the formula {place} is not the plain function that was imported; "
-            "restart Python if the file has changed since, and write it with `def`"
+            source=self.source.text(),
         )
 
     def _signature(self) -> tuple[tuple[str, ...], dict[str, Any], bool]:
@@ -155,13 +123,13 @@ class _Checker:
                 "write the hyperparameters behind `*`",
             )
         keywords = [arg.arg for arg in a.kwonlyargs]
-        defaults = self.function.__kwdefaults__ or {}
+        defaults = self.source.function.__kwdefaults__ or {}
         hyper = {name: defaults.get(name, REQUIRED) for name in keywords if name != "step"}
         return tuple(names[2:]), hyper, "step" in keywords
 
     def _is_tested(self, state: str) -> bool:
         return any(
-            isinstance(node, ast.Compare) and _none_test(node) == state
+            isinstance(node, ast.Compare) and none_test(node) == state
             for node in ast.walk(self.node)
         )
 
@@ -176,7 +144,7 @@ class _Checker:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)]):
                 self._may_assign(node.targets[0], name)
-                return env | {name: frozenset({self._kind(node.value, env)})}
+                return env | {name: frozenset({self.kinds.kind(node.value, env)})}
             case ast.Assign(targets=[ast.Tuple(elts=targets)]):
                 return self._unpack(node, targets, env)
             case ast.If():
@@ -186,7 +154,7 @@ class _Checker:
             case ast.Return():
                 self.refuse(node, "a formula returns once, at its end", "use `if` without `return`")
             case ast.AugAssign(target=ast.Name(id=name), op=op):
-                sign = _SIGNS.get(type(op), "+")
+                sign = SIGNS.get(type(op), "+")
                 self.refuse(
                     node,
                     f"a formula may not change a tensor in place (`{sign}=`)",
@@ -207,11 +175,11 @@ class _Checker:
         )
 
     def _may_assign(self, node: ast.AST, name: str) -> None:
-        if name == "step" or self._word(name) is not None:
+        if name == "step" or self.kinds.word(name) is not None:
             self.refuse(node, f"a formula may not give `{name}` a new meaning", "take another name")
 
     def _unpack(self, node: ast.Assign, targets: list[ast.expr], env: Env) -> Env:
-        if isinstance(node.value, ast.Tuple) or self._kind(node.value, env) != HOST:
+        if isinstance(node.value, ast.Tuple) or self.kinds.kind(node.value, env) != HOST:
             self.refuse(
                 node,
                 "only a hyperparameter can be unpacked (`beta1, beta2 = betas`)",
@@ -225,33 +193,14 @@ class _Checker:
         return env
 
     def _if(self, node: ast.If, env: Env) -> Env:
-        self._condition(node.test, env)
+        self.kinds.condition(node.test, env)
         yes = self._block(node.body, _refine(node.test, True, env))
         no = self._block(node.orelse, _refine(node.test, False, env))
         return {
             name: yes.get(name, frozenset()) | no.get(name, frozenset())
-            | (frozenset() if name in yes and name in no else frozenset({"unset"}))
+            | (frozenset() if name in yes and name in no else frozenset({UNSET}))
             for name in yes | no
         }  # fmt: skip
-
-    def _condition(self, node: ast.expr, env: Env) -> None:
-        """Check that an `if` can be decided on the host."""
-        match node:
-            case ast.BoolOp(values=values):
-                for value in values:
-                    self._condition(value, env)
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                self._condition(operand, env)
-            case ast.Compare() if (name := _none_test(node)) is not None:
-                if name not in self.states and name not in env:
-                    self._unknown(node.left, name)
-            case _:
-                if self._kind(node, env, host=True) != HOST:
-                    self.refuse(
-                        node,
-                        "a formula may not branch on an element: `if` decides on the host",
-                        f"write `where({ast.unparse(node)}, ..., ...)`",
-                    )
 
     def _return(self, node: ast.stmt, env: Env) -> None:
         assert isinstance(node, ast.Return)
@@ -275,208 +224,13 @@ class _Checker:
             if isinstance(item, ast.Name) and name in self.tested and item.id == name:
                 kinds = env[name] - {NONE}  # a state that is not there stays so
             else:
-                kinds = frozenset({self._kind(item, env)})
+                kinds = frozenset({self.kinds.kind(item, env)})
             if kinds - {ELEMENT}:
                 self.refuse(
                     item,
                     f"`{name}` must be computed from elements, this is {_spoken(kinds)}",
                     "keep what depends on hyperparameters alone out of p and the states",
                 )
-
-    # ---- expressions --------------------------------------------------------------------------
-
-    def _kind(self, node: ast.expr, env: Env, host: bool = False) -> str:
-        """Tell what an expression holds, refusing what the language does not have.
-
-        `host` allows what only a host decision may contain: None, booleans, text, comparisons.
-        """
-        match node:
-            case ast.Constant(value=value):
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    return HOST
-                if isinstance(value, bool | str | None):
-                    return HOST
-                self.refuse(node, "a formula's constants are real numbers", "remove it")
-            case ast.Name(id=name):
-                return self._name(node, name, env)
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-                return self._value(operand, env)
-            case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.Pow()):
-                kinds = {self._value(node.left, env), self._value(node.right, env)}
-                return ELEMENT if ELEMENT in kinds else HOST
-            case ast.BinOp(op=op):
-                sign = _SIGNS.get(type(op), "this operator")
-                self.refuse(node, f"a formula may not use `{sign}`", "use + - * / **")
-            case ast.Compare():
-                return self._compare(node, env, host)
-            case ast.Call():
-                return self._call(node, env)
-            case ast.Subscript(value=value, slice=ast.Constant(value=int())):
-                if self._kind(value, env) == HOST:
-                    return HOST
-                self.refuse(node, "an element has no parts", "index hyperparameters only")
-            case ast.Attribute():
-                self.refuse(
-                    node,
-                    f"a formula may not look up an attribute (`.{node.attr}`)",
-                    self._instead_of(node.attr),
-                )
-            case ast.IfExp():
-                self.refuse(
-                    node,
-                    "a formula chooses with `where` per element and with an `if` line on the host",
-                    f"write `where({ast.unparse(node.test)}, {ast.unparse(node.body)}, "
-                    f"{ast.unparse(node.orelse)})`",
-                )
-            case ast.BoolOp() | ast.UnaryOp(op=ast.Not()) if host:
-                self._condition(node, env)
-                return HOST
-        self.refuse(
-            node,
-            f"a formula may not contain this ({type(node).__name__})",
-            f"use numbers, names, + - * / **, comparisons and the words {', '.join(WORDS)}",
-        )
-
-    def _value(self, node: ast.expr, env: Env) -> str:
-        """Tell the kind of an operand of arithmetic: a number or an element, never a mask."""
-        kind = self._kind(node, env)
-        if kind == MASK:
-            self.refuse(
-                node,
-                "a comparison is no number",
-                f"write `where({ast.unparse(node)}, 1.0, 0.0)`",
-            )
-        if isinstance(node, ast.Constant) and not isinstance(node.value, int | float):
-            self.refuse(node, "a formula computes with numbers", "remove it")
-        return kind
-
-    def _name(self, node: ast.Name, name: str, env: Env) -> str:
-        kinds = env.get(name)
-        if kinds is None:
-            self._unknown(node, name)
-        if NONE in kinds:
-            self.refuse(
-                node,
-                f"the state `{name}` is used before it exists: it may be None here",
-                f"give it a value under `if {name} is None:` first",
-            )
-        if "unset" in kinds:
-            self.refuse(
-                node,
-                f"`{name}` has a value on one side of an `if` only",
-                "give it a value on both sides, or before",
-            )
-        if len(kinds) > 1:
-            return ELEMENT if kinds == {ELEMENT, HOST} else MASK
-        return next(iter(kinds))
-
-    def _compare(self, node: ast.Compare, env: Env, host: bool) -> str:
-        if len(node.ops) > 1:
-            self.refuse(node, "a formula compares two values at a time", "nest two `where`")
-        if not isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE | ast.Eq | ast.NotEq):
-            if host and isinstance(node.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn):
-                self._kind(node.left, env, host)
-                return HOST
-            self.refuse(node, "a formula compares with < <= > >= == !=", "use one of these")
-        kinds = {self._kind(node.left, env, host), self._kind(node.comparators[0], env, host)}
-        return MASK if ELEMENT in kinds else HOST
-
-    def _call(self, node: ast.Call, env: Env) -> str:
-        if isinstance(node.func, ast.Attribute):
-            self._kind(node.func, env)
-        name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-        word = self._word(name)
-        if word is None:
-            self._unknown(node.func, name)
-        arity = ARITY.get(word, 1)
-        if node.keywords or len(node.args) != arity:
-            self.refuse(
-                node,
-                f"`{word}` takes {arity} value{'s' * (arity > 1)}, by position",
-                f"write `{word}({', '.join('xyz'[:arity])})`",
-            )
-        if word == "where":
-            kinds = [self._kind(node.args[0], env), *(self._value(x, env) for x in node.args[1:])]
-            if kinds[0] == ELEMENT:
-                self.refuse(
-                    node.args[0],
-                    "`where` takes a comparison first",
-                    f"write `where({ast.unparse(node.args[0])} != 0, ...)`",
-                )
-        else:
-            kinds = [self._value(x, env) for x in node.args]
-        return ELEMENT if {ELEMENT, MASK} & set(kinds) else HOST
-
-    def _word(self, name: str) -> str | None:
-        """Tell which word a name stands for in the formula's module."""
-        meaning = self.outside.get(name, getattr(builtins, name, None))
-        return next((word for word, known in WORDS.items() if known is meaning), None)
-
-    # ---- refusals -----------------------------------------------------------------------------
-
-    def _instead_of(self, attribute: str) -> str:
-        known = {"square": "x * x", "pow": "x ** y", "mul": "x * y", "add": "x + y"}
-        if attribute in WORDS:
-            return f"write `{attribute}(x)` with `from steepest.formula import {attribute}`"
-        return f"write `{known.get(attribute, 'the operation with + - * / ** and words')}`"
-
-    def _unknown(self, node: ast.AST, name: str) -> NoReturn:
-        if name in WORDS:
-            self.refuse(
-                node,
-                f"the word `{name}` is not imported",
-                f"add `from steepest.formula import {name}`",
-            )
-        if name in self.outside:
-            self.refuse(
-                node,
-                f"a formula may not use `{name}` from outside (here a "
-                f"{type(self.outside[name]).__name__}): it sees its arguments and the words",
-                f"make it a hyperparameter: `def {self.node.name}(p, g, ..., *, {name})`",
-            )
-        known = [*WORDS, *self.states, "p", "g"]
-        near = difflib.get_close_matches(name, known, n=1)
-        self.refuse(
-            node,
-            f"`{name}` is neither an argument nor a word of the language",
-            f"did you mean `{near[0]}`?" if near else f"the words are {', '.join(WORDS)}",
-        )
-
-    def refuse(self, node: ast.AST, rule: str, instead: str) -> NoReturn:
-        """Raise a FormulaError that points at a node."""
-        line = getattr(node, "lineno", self.node.lineno)
-        column = getattr(node, "col_offset", 0)
-        text = self.lines[line - 1].rstrip("\n")
-        end = getattr(node, "end_col_offset", None)
-        if end is None or getattr(node, "end_lineno", line) != line:
-            end = len(text)
-        start = len(text.encode()[:column].decode(errors="ignore"))
-        width = max(1, len(text.encode()[:end].decode(errors="ignore")) - start)
-        raise FormulaError(
-            f"{rule}; {instead}\n"
-            f'  File "{self.file}", line {line}, in {self.node.name}\n'
-            f"    {text}\n"
-            f"    {' ' * start}{'^' * width}"
-        )
-
-
-_SIGNS = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**", ast.FloorDiv: "//",
-    ast.Mod: "%", ast.MatMult: "@", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^",
-    ast.LShift: "<<", ast.RShift: ">>",
-}  # fmt: skip
-
-
-def _none_test(node: ast.expr) -> str | None:
-    """Return the name in `name is None` or `name is not None`."""
-    match node:
-        case ast.Compare(
-            left=ast.Name(id=name),
-            ops=[ast.Is() | ast.IsNot()],
-            comparators=[ast.Constant(value=None)],
-        ):
-            return name
-    return None
 
 
 def _refine(test: ast.expr, truth: bool, env: Env) -> Env:
@@ -487,7 +241,7 @@ def _refine(test: ast.expr, truth: bool, env: Env) -> Env:
         case ast.BoolOp(op=op, values=values) if isinstance(op, ast.And) is truth:
             for value in values:
                 env = _refine(value, truth, env)
-        case ast.Compare(ops=[op]) if (name := _none_test(test)) in env:
+        case ast.Compare(ops=[op]) if (name := none_test(test)) in env:
             absent = isinstance(op, ast.Is) is truth
             kinds = frozenset({NONE}) if absent else env[name] - {NONE}
             return env | {name: kinds}
@@ -495,5 +249,5 @@ def _refine(test: ast.expr, truth: bool, env: Env) -> Env:
 
 
 def _spoken(kinds: frozenset[str]) -> str:
-    names = {HOST: "a value of the host", MASK: "a comparison", "unset": "not always set"}
+    names = {HOST: "a value of the host", MASK: "a comparison", UNSET: "not always set"}
     return " or ".join(names.get(kind, kind) for kind in sorted(kinds - {ELEMENT}))

@@ -43,7 +43,7 @@ class Plan:
     scalars: tuple[str, ...]
     host: Callable[[Mapping[str, Any], int], tuple[float, ...] | None]
     host_source: str
-    kernels: dict[str, Any] = field(default_factory=dict)
+    kernels: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -105,7 +105,8 @@ class _Planner:
     def plan(self) -> Plan:
         self._block(self.formula.body[:-1])
         returned = self.formula.body[-1]
-        assert isinstance(returned, ast.Return) and returned.value is not None
+        assert isinstance(returned, ast.Return)
+        assert returned.value is not None
         items = returned.value.elts if isinstance(returned.value, ast.Tuple) else [returned.value]
         outputs = {}
         for name, item in zip(("p", *self.formula.states), items, strict=True):
@@ -210,7 +211,7 @@ class _Planner:
             case ast.Compare(left=left, ops=ops, comparators=[right]):
                 return self._join([left, right], lambda a, b: ast.Compare(a, ops, [b]))
             case ast.Call(func=func, args=args):
-                word = self._word(func)
+                word = self.formula.words[ast.unparse(func)]
                 return self._join(args, lambda *parts: ast.Call(ast.Name(word), [*parts], []))
         raise AssertionError(ast.dump(node))
 
@@ -241,12 +242,6 @@ class _Planner:
             slot = self.slots[source] = self._fresh("s")
             self.host.append(f"{slot} = {source}")
         return ast.Name(self.slots[source])
-
-    def _word(self, func: ast.expr) -> str:
-        assert isinstance(func, ast.Name)
-        function = self.formula.function
-        meaning = function.__globals__.get(func.id, WORDS.get(func.id))
-        return next((word for word, known in WORDS.items() if known is meaning), func.id)
 
 
 class _Decision(ast.NodeTransformer):

@@ -13,6 +13,7 @@ import linecache
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import torch
@@ -20,9 +21,15 @@ import torch
 from steepest.formula import Plan
 from steepest.kernels import cache
 
+
+class Native(NamedTuple):
+    """Machine code: `call(begin, end, job) -> int`, and where it stands in memory."""
+
+    call: Callable[[int, int, int], int]
+    address: int
+
+
 _C_TYPE = ctypes.PYFUNCTYPE(*[ctypes.c_int64] * 4)  # holds Python's lock: small works are short
-Native = Callable[[int, int, int], int]
-"""Native code: `f(begin, end, job) -> int`, addresses among the integers."""
 
 TEMPLATE = '''"""{title}
 
@@ -33,7 +40,7 @@ from numba import {real} as _real
 from numpy import abs, exp, log, sqrt
 
 import steepest.kernels.job as _J
-from steepest.kernels.native import *
+from steepest.kernels.intrinsics import *
 
 
 @inner
@@ -136,19 +143,14 @@ def fixed(name: str) -> Native:
     """Return one of native.py's functions, compiled."""
     for symbol, address in _torch_symbols().items():
         llvm.add_symbol(symbol, address)
-    return _load("from steepest.kernels.native import *\n", name, name)
-
-
-def address(native: Native) -> int:
-    """Return where native code stands in memory."""
-    return ctypes.cast(native, ctypes.c_void_p).value or 0
+    return _load(f"from steepest.kernels.native import {name}\n", name, name)
 
 
 @functools.cache
 def parallel_for() -> Callable[[int, int, int, int, int], int]:
     """Return torch's own `parallel_for(begin, end, grain, function, argument)`."""
     function = _torch_library().torch_parallel_for
-    function.argtypes = [ctypes.c_int64] * 3 + [_C_TYPE, ctypes.c_int64]
+    function.argtypes = [ctypes.c_int64] * 5
     return function
 
 
@@ -167,7 +169,7 @@ def _torch_symbols() -> dict[str, int]:
 @functools.cache
 def _native_text() -> str:
     here = Path(__file__).parent
-    return (here / "native.py").read_text() + (here / "job.py").read_text()
+    return "".join((here / f"{n}.py").read_text() for n in ("job", "intrinsics", "native"))
 
 
 @functools.cache
@@ -199,7 +201,8 @@ def _load(text: str, entry: str, label: str) -> Native:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
-    return _C_TYPE(engine.get_function_address(entry))
+    address = engine.get_function_address(entry)
+    return Native(_C_TYPE(address), address)
 
 
 _engines: list[llvm.ExecutionEngine] = []
@@ -213,7 +216,7 @@ def module(text: str, entry: str, name: str = "kernel") -> llvm.ModuleRef:
     scope: dict = {"__name__": name}
     exec(compile(text, path, "exec"), scope)
     dispatcher = scope[entry]
-    dispatcher.compile(scope["SIGNATURE"])
+    dispatcher.compile("int64(int64, int64, int64)")
     (signature,) = dispatcher.signatures
     native = dispatcher.overloads[signature].fndesc.mangled_name
     assembly = dispatcher.inspect_llvm(signature)

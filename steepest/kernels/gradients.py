@@ -24,8 +24,8 @@ class Gradients:
     @classmethod
     def of(cls, grads: Sequence[Tensor]) -> Self | None:
         """Return the gradients ready to be read and written; None where no kernel serves."""
-        known: dict[int, Self] = cls._recent.__dict__
-        found = known.get(len(grads))
+        known = cls._recent.__dict__
+        found: Self | None = known.get(str(len(grads)))
         things = tuple(grads)
         if found is None or not found._take(things):
             if len(known) > 8:
@@ -34,7 +34,7 @@ class Gradients:
                 return None
             if any(why_not(g) or g.dtype is not things[0].dtype for g in things):
                 return None
-            found = known[len(grads)] = cls(things)
+            found = known[str(len(grads))] = cls(things)
             if not found._take(things):
                 return None
         return found
@@ -47,7 +47,7 @@ class Gradients:
         describe(self.job, (), grads)
 
     def _take(self, grads: tuple[Tensor, ...]) -> bool:
-        return not cpu.fixed("moved")(id(grads) + ITEMS, 0, self.job.address)
+        return not cpu.fixed("moved").call(id(grads) + ITEMS, 0, self.job.address)
 
     def norm(self) -> float:
         """Return the Euclidean norm of all gradients together, in float64."""

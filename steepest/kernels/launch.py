@@ -130,9 +130,9 @@ class Job:
         """Run native code over all chunks, by torch's threads where that pays."""
         self.fields[J.NEXT] = 0
         if self.elements > PARALLEL:
-            cpu.parallel_for()(0, self.chunk_count, 1, native, self.address)
+            cpu.parallel_for()(0, self.chunk_count, 1, native.address, self.address)
         else:
-            native(0, 0, self.address)
+            native.call(0, 0, self.address)
 
     def squares(self) -> float:
         """Return the gradients' sum of squares, in float64, the same for any number of threads."""
@@ -164,7 +164,7 @@ def describe(job: Job, objects: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -
     job.point(J.SCRATCH, np.zeros(4, np.int64))
     if J.LENGTHS not in job.arrays:
         job.point(J.LENGTHS, np.zeros(len(grads), np.int64))
-    cpu.fixed("learn")(id(grads) + ITEMS, 0, job.address)
+    cpu.fixed("learn").call(id(grads) + ITEMS, 0, job.address)
 
 
 # ---- launches -----------------------------------------------------------------------------------
@@ -204,11 +204,10 @@ class Launch:
         self.job[J.SCALAR_WIDTH] = width
         scalars = self.job.point(J.SCALARS, np.zeros((len(batches), width)))
         self.job.point(J.STEPS, np.array([batch.step for batch in batches], np.float32))
-        self._scalars = memoryview(scalars).cast("B")
+        self._scalars = scalars.data.cast("B")
         self._stride = width * scalars.itemsize
         self._pack = struct.Struct(f"{width}d").pack_into
-        self._moved = cpu.fixed("moved")
-        self._kernel_address = cpu.address(self.kernel)
+        self._moved = cpu.fixed("moved").call
         self.address = self.job.address
 
     def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
@@ -277,7 +276,7 @@ class Launch:
             self.run()
             return True
         grads = tuple(map(_grad, self.params))
-        if self._moved(id(grads) + ITEMS, self._kernel_address, self.address):
+        if self._moved(id(grads) + ITEMS, self.kernel.address, self.address):
             return False
         for batch in self.batches:
             batch.step += 1

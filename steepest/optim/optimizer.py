@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 from torch.autograd import profiler
-from torch.optim import optimizer as torch_optimizer
 
-from steepest.errors import HyperparameterError, SteepestError
+from steepest.errors import HyperparameterError
 from steepest.formula import Formula, parse
 from steepest.optim import hyper
 from steepest.optim.state import State, fitted
@@ -99,7 +99,7 @@ class Optimizer(torch.optim.Optimizer):
         self._update = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The state by parameter: `state[p]["exp_avg"]`; entries may be replaced."""
         return self._state
 

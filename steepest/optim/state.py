@@ -5,7 +5,7 @@ again at each step, the dicts that hold them say when an entry was replaced.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch

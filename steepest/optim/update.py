@@ -147,13 +147,11 @@ class Update:
         """Tell whether groups, parameters and missing gradients are those this was made of."""
         if len(groups) != len(self.seen):
             return False
-        k = 0
-        for seen, params in self.seen:
+        for k, (seen, params) in enumerate(self.seen):
             group = groups[k]
             now = group["params"]
             if group is not seen or len(now) != len(params) or not all(map(is_, now, params)):
                 return False
-            k += 1
         for p in self.idle:
             if p.grad is not None:
                 return False
