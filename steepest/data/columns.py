@@ -41,7 +41,8 @@ def encode(column: pl.Series, training: np.ndarray, max_categories: int) -> Enco
         numbers, unit = from_time(column)
         encoded = _encode_numeric(numbers, training)
         note = f"{column.name!r} holds {column.dtype.base_type()}: turned into {unit}"
-        return Encoded(encoded.names, encoded.values, (note, *encoded.notes))
+        told = (note, *encoded.notes) if encoded.names else encoded.notes
+        return Encoded(encoded.names, encoded.values, told)
     if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
         return _encode_numeric(column, training)
     return _left_out(column, f"its type {column.dtype} is neither number, boolean, text nor date")
@@ -63,7 +64,7 @@ def floats(column: pl.Series) -> np.ndarray:
     if infinite.any():
         raise DataError(
             f"column {column.name!r} is infinite in row {int(infinite.argmax()) + 1}: numbers are "
-            f"finite or missing; correct the value or leave the field empty"
+            f"finite; correct or remove the value"
         )
     return values
 

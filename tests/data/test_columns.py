@@ -129,6 +129,7 @@ def test_as_many_categories_as_allowed_are_kept():
         ([None, None, "a", None, "b"], "it has one value only in the training part, '(missing)'"),
         (["a", "b", "b", "c", "b"], "it has 3 different texts, more than max_categories=2"),
         ([[1], [2], [3], [4], [5]], "its type List(Int64) is neither number, boolean, text"),
+        ([dt.date(2024, 2, 29)] * 5, "it has one value only in the training part, 19782"),
         ([b"a", b"b", b"c", b"d", b"e"], "its type Binary is neither"),
     ],
 )
