@@ -12,13 +12,14 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import platformdirs
-
 
 def folder() -> Path:
     """Return the cache folder: `$STEEPEST_CACHE_DIR`, or the platform's user cache."""
-    chosen = os.environ.get("STEEPEST_CACHE_DIR")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("steepest") / "kernels"
+    if chosen := os.environ.get("STEEPEST_CACHE_DIR"):
+        return Path(chosen)
+    import platformdirs
+
+    return platformdirs.user_cache_path("steepest") / "kernels"
 
 
 def read(name: str) -> bytes | None:

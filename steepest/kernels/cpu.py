@@ -1,35 +1,21 @@
-"""The CPU kernels: a plan -> source text -> machine code, kept for the next process.
+"""The CPU kernels: a plan -> source text for numba -> native code.
 
-numba compiles the source once; the machine code is kept in the cache folder and loaded by llvmlite
-alone, so that a second process neither compiles nor imports numba.
+The text is meant to be read: `steepest show Adam` prints it, and the cache folder keeps it.
 """
 
 import ast
-import ctypes
 import functools
-import hashlib
 import importlib.metadata
-import linecache
-import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
 import torch
 
 from steepest.formula import Plan
-from steepest.kernels import cache
 
-
-class Native(NamedTuple):
-    """Machine code: `call(begin, end, job) -> int`, and where it stands in memory."""
-
-    call: Callable[[int, int, int], int]
-    address: int
-
-
-_C_TYPE = ctypes.PYFUNCTYPE(*[ctypes.c_int64] * 4)  # holds Python's lock: small works are short
+if TYPE_CHECKING:
+    from steepest.kernels.machine import Native
 
 TEMPLATE = '''"""{title}
 
@@ -126,127 +112,32 @@ class _Spelling(ast.NodeTransformer):
         return ast.BinOp(base, node.op, self.visit(exponent))
 
 
-# ---- machine code -------------------------------------------------------------------------------
+# ---- native code --------------------------------------------------------------------------------
 
 
-def kernel(plan: Plan, dtype: torch.dtype) -> Native:
+def kernel(plan: Plan, dtype: torch.dtype) -> "Native":
     """Return the compiled kernel of a plan, from memory, from the cache or freshly compiled."""
     known = plan.kernels.get(dtype)
     if known is None:
         text = source(plan, dtype)
-        known = plan.kernels[dtype] = _load(text, "kernel", plan.formula.name)
+        known = plan.kernels[dtype] = _machine().load(text, "kernel", plan.formula.name)
     return known
 
 
 @functools.cache
-def fixed(name: str) -> Native:
+def fixed(name: str) -> "Native":
     """Return one of native.py's functions, compiled."""
-    for symbol, address in _torch_symbols().items():
-        llvm.add_symbol(symbol, address)
-    return _load(f"from steepest.kernels.native import {name}\n", name, name)
+    return _machine().load(f"from steepest.kernels.native import {name}\n", name, name)
 
 
 @functools.cache
 def parallel_for() -> Callable[[int, int, int, int, int], int]:
     """Return torch's own `parallel_for(begin, end, grain, function, argument)`."""
-    function = _torch_library().torch_parallel_for
-    function.argtypes = [ctypes.c_int64] * 5
-    return function
-
-
-def _torch_library() -> ctypes.CDLL:
-    folder = Path(torch.__file__).parent / "lib"
-    (path,) = [*folder.glob("libtorch_cpu.*"), *folder.glob("torch_cpu.dll")][:1]
-    return ctypes.CDLL(str(path))
-
-
-def _torch_symbols() -> dict[str, int]:
-    library = _torch_library()
-    names = re.findall(r"aoti_torch_\w+", _native_text())
-    return {n: ctypes.cast(getattr(library, n), ctypes.c_void_p).value or 0 for n in names}
+    return _machine().parallel_for()
 
 
 @functools.cache
-def _native_text() -> str:
-    here = Path(__file__).parent
-    return "".join((here / f"{n}.py").read_text() for n in ("job", "intrinsics", "native"))
+def _machine() -> ModuleType:
+    from steepest.kernels import machine  # here: LLVM takes 15 ms to import, and a step needs it
 
-
-@functools.cache
-def _target() -> llvm.TargetMachine:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple()
-    cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-    return target.create_target_machine(
-        cpu=cpu, features=features, opt=3, codemodel="jitdefault", jit=True
-    )
-
-
-def _name(text: str, label: str) -> str:
-    """Name machine code by everything that it depends on."""
-    versions = [importlib.metadata.version(n) for n in ("numba", "llvmlite", "numpy")]
-    cpu = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    parts = "\0".join([text, _native_text(), *versions, *cpu])
-    return f"{label}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
-
-
-def _load(text: str, entry: str, label: str) -> Native:
-    name = _name(text, label)
-    code = cache.read(name)
-    if code is None:
-        code = _target().emit_object(module(text, entry, name))
-        cache.keep(name, code, text)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    _engines.append(engine)
-    address = engine.get_function_address(entry)
-    return Native(_C_TYPE(address), address)
-
-
-_engines: list[llvm.ExecutionEngine] = []
-"""The owners of the machine code, as long as the process lives."""
-
-
-def module(text: str, entry: str, name: str = "kernel") -> llvm.ModuleRef:
-    """Compile source text by numba; return its optimised LLVM module, which exports the entry."""
-    path = f"<{name}.py>"
-    linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
-    scope: dict = {"__name__": name}
-    exec(compile(text, path, "exec"), scope)
-    dispatcher = scope[entry]
-    dispatcher.compile("int64(int64, int64, int64)")
-    (signature,) = dispatcher.signatures
-    native = dispatcher.overloads[signature].fndesc.mangled_name
-    assembly = dispatcher.inspect_llvm(signature)
-    found = llvm.parse_assembly(assembly).get_function(native)
-    whole = llvm.parse_assembly(assembly + _exported(found, entry))
-    for function in whole.functions:
-        if not function.is_declaration and function.name != entry:
-            function.linkage = "internal"
-    _drop_unused(whole)
-    return whole
-
-
-def _exported(native: llvm.ValueRef, entry: str) -> str:
-    """Write a plain C function around numba's: int64 entry(int64, int64, int64)."""
-    result, error, *_ = [str(argument.type) for argument in native.arguments]
-    return f"""
-define i64 @{entry}(i64 %begin, i64 %end, i64 %job) {{
-  %result = alloca i64
-  %error = alloca {error.removesuffix("*") if error.endswith("*") else error}
-  store i64 0, {result} %result
-  %status = call i32 @"{native.name}"(
-    {result} %result, {error} %error, i64 %begin, i64 %end, i64 %job)
-  %value = load i64, {result} %result
-  ret i64 %value
-}}
-"""
-
-
-def _drop_unused(whole: llvm.ModuleRef) -> None:
-    """Drop numba's helpers, which would tie the code to a process that has numba loaded."""
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.run(whole, llvm.create_pass_builder(_target(), llvm.create_pipeline_tuning_options()))
+    return machine

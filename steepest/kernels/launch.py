@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from torch.nn import Parameter
 import steepest.kernels.job as J
 from steepest.formula import Plan
 from steepest.kernels import cpu
+
+if TYPE_CHECKING:
+    from steepest.kernels.machine import Native
 
 CHUNK = 16_384
 """Elements of a chunk: with its states it fits the second-level cache (bench/chunks.py)."""
@@ -126,7 +129,7 @@ class Job:
         self.fields[place] = array.ctypes.data
         return array
 
-    def run(self, native: cpu.Native) -> None:
+    def run(self, native: "Native") -> None:
         """Run native code over all chunks, by torch's threads where that pays."""
         self.fields[J.NEXT] = 0
         if self.elements > PARALLEL:
