@@ -60,8 +60,8 @@ def _line(rows: list[Row], key: str) -> Line:
 def _middles(line: Line) -> Line:
     """Put the mean of an epoch at its middle, where the loss had about that value."""
     ends, values = line
-    starts = [0.0, *ends[:-1]]
-    return [(start + end) / 2 for start, end in zip(starts, ends, strict=True)], values
+    starts = [0.0, *ends]
+    return [(start + end) / 2 for start, end in zip(starts, ends, strict=False)], values
 
 
 def _plot(axes: Any, line: Line, color: str, label: str) -> None:
@@ -71,7 +71,9 @@ def _plot(axes: Any, line: Line, color: str, label: str) -> None:
 
 
 def _dress(axes: Any, title: str, epochs: list[Row]) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=12)
+    axes.set_title(
+        title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=12, parse_math=False
+    )
     axes.set_xlabel("updates", color=FAINT)
     axes.set_ylabel("loss", color=FAINT)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -115,7 +115,7 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._pace = Pace(start)
+        self._pace = Pace(start, smooth=0.7)
         self._validation = ""
         self._shown = Progress(
             TextColumn("[bold]{task.description}[/bold]"),
@@ -155,9 +155,13 @@ class Bar:
 
 
 class Pace:
-    """How fast a run goes since it started, or went on, at a place."""
+    """How fast a run goes since it started, or went on, at a place.
 
-    def __init__(self, start: Place) -> None:
+    Each new figure keeps a share `smooth` of the one before, so that a bar does not flicker.
+    """
+
+    def __init__(self, start: Place, smooth: float = 0.0) -> None:
+        self._smooth = smooth
         self._begin = self._time = perf_counter()
         self._step = start.step
         self._fraction = start.fraction() or 0.0
@@ -168,7 +172,8 @@ class Pace:
         now = perf_counter()
         if now > self._time and place.step > self._step:
             rate = (place.step - self._step) / (now - self._time)
-            self._rate = rate if self._rate == 0 else 0.7 * self._rate + 0.3 * rate
+            share = self._smooth if self._rate else 0.0
+            self._rate = share * self._rate + (1 - share) * rate
         self._time, self._step = now, place.step
         if self._rate == 0:
             return ""

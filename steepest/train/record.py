@@ -51,6 +51,9 @@ class Record:
         self._signals = StopSignals(self._hurry)
 
     def __enter__(self) -> "Record":
+        self._threads = torch.get_num_threads()
+        if self.run.threads is not None:
+            torch.set_num_threads(self.run.threads)
         if self.run.seed is not None:
             seed_all(self.run.seed)
         if self.folder is not None:
@@ -65,6 +68,7 @@ class Record:
 
     def __exit__(self, *error: object) -> None:
         self._signals.restore()
+        torch.set_num_threads(self._threads)
         self._progress.close()
         if self._metrics is not None:
             self._metrics.close()

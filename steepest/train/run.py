@@ -50,6 +50,8 @@ class Run:
         metrics: name -> `(prediction, target) -> number`, a mean over the batch; measured on the
             validation batches.
         device: "cpu", "cuda", "mps", ...; None takes an accelerator where there is one.
+        threads: CPU threads for torch while the run trains; None leaves torch's number. One is
+            fastest for a small model, most of all on a machine that others use as well.
         seed: given to the random states of torch, numpy and Python at the start; None leaves them.
         name: what the run is called in its title and its lines.
         folder: where metrics, checkpoint, model and picture go; None keeps nothing.
@@ -74,6 +76,7 @@ class Run:
     clip_norm: float | None = None
     metrics: Mapping[str, Callable[..., Tensor | float]] = field(default_factory=dict)
     device: torch.device | str | None = None
+    threads: int | None = None
     seed: int | None = 0
     name: str = "run"
     folder: Path | str | None = None
@@ -88,6 +91,8 @@ class Run:
         _check_number("epochs", self.epochs, whole=True)
         _check_number("log_steps", self.log_steps, whole=True)
         _check_number("checkpoint_seconds", self.checkpoint_seconds, zero=True)
+        if self.threads is not None:
+            _check_number("threads", self.threads, whole=True)
         if self.clip_norm is not None:
             _check_number("clip_norm", self.clip_norm)
         if self.resume and self.folder is None:

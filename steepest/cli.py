@@ -1,0 +1,181 @@
+"""steepest: train PyTorch models.
+
+usage: steepest train RECIPE [options]
+       steepest --version
+
+RECIPE is a built-in recipe or a Python file of yours with a function `run(...) -> Run`;
+`steepest train RECIPE --help` shows its options.
+"""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steepest import __version__
+from steepest.errors import RecipeError, SteepestError
+from steepest.recipes import find_recipe, recipe_lines
+
+if TYPE_CHECKING:
+    from steepest.train import Report, Run
+
+HELP = ("-h", "--help")
+FAILED, REFUSED, SIGNALLED = 1, 2, 128
+SIGINT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code.
+
+    0 done, 1 the run failed, 2 the input was refused, 130 Ctrl-C, 143 SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _command(words)
+    except SteepestError as error:
+        print(f"steepest: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("steepest: stopped", file=sys.stderr)
+        return SIGNALLED + SIGINT
+    except SystemExit as stopped:  # a recipe's help was asked for
+        return int(stopped.code or 0)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes it at the end)
+        return FAILED
+
+
+def train(words: list[str]) -> int:
+    """Train what a recipe makes of its options."""
+    if not words or words[0] in HELP:
+        print(help_text())
+        return 0
+    name, *rest = words
+    if name.startswith("-"):
+        raise RecipeError(f"The recipe comes before its options: got {name} first")
+    recipe = find_recipe(name)
+    from steepest.options import parse, write_options  # torch, from here on
+    from steepest.train import Run
+
+    asked = parse(recipe, name, rest)
+    made = recipe(**asked.options)
+    if not isinstance(made, Run):
+        raise RecipeError(f"A recipe returns a Run: {name} returned {type(made).__name__}")
+    for note in made.notes:
+        print(f"note: {note}", file=sys.stderr)
+    folder = asked.folder if asked.folder and asked.resume else new_folder(asked.folder, name)
+    write_options(folder, name, asked)
+    return _train(replace(made, folder=folder, resume=asked.resume), name, folder)
+
+
+def new_folder(folder: Path | None, name: str) -> Path:
+    """Make the folder of a new run: the one asked for, or the next free one under runs/.
+
+    Raises:
+        RecipeError: it holds an earlier run, or cannot be made.
+    """
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise RecipeError(
+                    f"A new run has a folder of its own: {folder} is not empty; choose another, "
+                    f"or go on with --resume {shlex.quote(str(folder))}"
+                )
+            return folder
+        for number in count(1):
+            free = Path("runs", f"{Path(name).stem}-{number}")
+            with suppress(FileExistsError):
+                free.mkdir(parents=True)
+                return free
+    except OSError as error:
+        where = folder or Path("runs")
+        raise RecipeError(f"The folder {where} cannot be made: {error.strerror}") from None
+    raise AssertionError
+
+
+def summary(report: "Report") -> str:
+    """Return what came of a run, in a few lines."""
+    final, best = report.final, report.best
+    said = f"loss {final['loss']:.4g}"
+    if "validation_loss" in final:
+        said += f", validation loss {final['validation_loss']:.4g}"
+    epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']:,} epochs"
+    lines = [f"{report.name}: {said} after {epochs} ({_updates(report)})"]
+    if best["epoch"] != final["epoch"] and "validation_loss" in best:
+        lines.append(
+            f"  best validation loss {best['validation_loss']:.4g} in epoch {best['epoch']}"
+        )
+    if report.result:
+        lines.append(f"  {report.result}")
+    if report.folder is not None:
+        lines.append(f"  files in {report.folder}")
+    return "\n".join(lines)
+
+
+def help_text() -> str:
+    """Return the help of the command line."""
+    recipes = recipe_lines()
+    width = max(map(len, recipes))
+    lines = [f"  {name:<{width}}  {text}" for name, text in recipes.items()]
+    return "\n".join([(__doc__ or "").strip(), "", "recipes:", *lines])
+
+
+def _command(words: list[str]) -> int:
+    first = words[0] if words else "--help"
+    if first in HELP:
+        print(help_text())
+    elif first == "--version":
+        print(f"steepest {__version__}")
+    elif first in COMMANDS:
+        return COMMANDS[first](words[1:])
+    else:
+        near = difflib.get_close_matches(first, [*COMMANDS, "--help", "--version"], 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else "see steepest --help"
+        raise RecipeError(f"steepest has no command {first}: {hint}")
+    return 0
+
+
+def _train(run: "Run", name: str, folder: Path) -> int:
+    from steepest.train import RunError, Stopped
+    from steepest.train import train as train_run
+    from steepest.train.record import CHECKPOINT
+
+    try:
+        report = train_run(run)
+    except RunError as error:
+        print(f"steepest: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt as stopped:
+        said = f"steepest: {stopped}" if isinstance(stopped, Stopped) else "steepest: stopped"
+        if (folder / CHECKPOINT).exists():
+            said += f"; go on with: steepest train {shlex.join([name, '--resume', str(folder)])}"
+        print(said, file=sys.stderr)
+        return SIGNALLED + (stopped.signal if isinstance(stopped, Stopped) else SIGINT)
+    print(summary(report))
+    return 0
+
+
+def _updates(report: "Report") -> str:
+    return f"{report.steps:,} updates, {duration(report.seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train}
+
+if __name__ == "__main__":
+    sys.exit(main())

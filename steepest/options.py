@@ -1,0 +1,217 @@
+"""A recipe's signature -> command line options; the folder where a run's options are kept."""
+
+import contextlib
+import difflib
+import inspect
+import io
+import json
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from steepest.errors import RecipeError
+
+OPTIONS = "options.json"
+SHARED = {
+    "folder": "where the run leaves its files; left out, a new folder under runs/",
+    "resume": "folder of an earlier run to go on with; only epochs may change",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a command line asks of a recipe.
+
+    Attributes:
+        options: the recipe's arguments, all of them.
+        arguments: the words of the command line that gave them.
+        folder: the folder asked for; None for a new one.
+        resume: whether that folder holds a run to go on with.
+    """
+
+    options: dict[str, Any]
+    arguments: list[str]
+    folder: Path | None
+    resume: bool
+
+
+def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> Asked:
+    """Return what the command line asks of the recipe; print its help if that is asked.
+
+    Raises:
+        RecipeError: an option is unknown, missing or of the wrong type, or differs from the run
+            to be resumed.
+    """
+    signature = _signature(recipe)
+    earlier = _resumed(arguments)
+    if earlier is None:
+        options = _read(recipe, signature, name, arguments)
+        folder = options.pop("folder")
+        options.pop("resume")
+        return Asked(options=options, arguments=list(arguments), folder=folder, resume=False)
+    kept = read_options(earlier)
+    if kept["recipe"] != name:
+        raise RecipeError(
+            f"A run resumes with its own recipe: {earlier} is of {kept['recipe']}, got {name}"
+        )
+    together = [*kept["arguments"], *arguments]
+    before = _read(recipe, signature, name, kept["arguments"])
+    now = _read(recipe, signature, name, together)
+    _check_unchanged(before, now, earlier)
+    options = {key: value for key, value in now.items() if key not in SHARED}
+    return Asked(options=options, arguments=together, folder=earlier, resume=True)
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """Return what `write_options` wrote into the folder.
+
+    Raises:
+        RecipeError: there is no such file, or it is not whole.
+    """
+    path = folder / OPTIONS
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        return {"recipe": str(kept["recipe"]), "arguments": [str(a) for a in kept["arguments"]]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RecipeError(
+            f"A run resumes from the folder that it left: {folder} has no readable {OPTIONS}"
+        ) from None
+
+
+def write_options(folder: Path, name: str, asked: Asked) -> None:
+    """Write recipe, command line and options into the folder, for people and for `--resume`."""
+    import torch
+
+    from steepest import __version__
+
+    kept = {
+        "recipe": name,
+        "arguments": _without_shared(asked.arguments),
+        "options": asked.options,
+        "steepest": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+    (folder / OPTIONS).write_text(json.dumps(kept, indent=2, default=str) + "\n", "utf-8")
+
+
+def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
+    """Return the recipe's options and the shared ones; a bare one has its default's type.
+
+    Raises:
+        RecipeError: it takes `*args` or `**kwargs`, or an option that the command line has.
+    """
+    import tyro
+
+    parameters = []
+    for parameter in inspect.signature(recipe, eval_str=True).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise RecipeError(
+                f"A recipe names its options one by one: got {parameter}; write them out"
+            )
+        if parameter.name in SHARED:
+            raise RecipeError(f"{parameter.name} is the command line's own option: rename yours")
+        bare = parameter.annotation is parameter.empty
+        kind = _kind(parameter.default) if bare else parameter.annotation
+        parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=kind))
+    for name, text in SHARED.items():
+        kind = Annotated[Path | None, tyro.conf.arg(help=text)]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        )
+    return inspect.Signature(parameters)
+
+
+def _kind(default: Any) -> Any:
+    if default is inspect.Parameter.empty:
+        return str
+    return str | None if default is None else type(default)
+
+
+def _read(
+    recipe: Callable[..., Any],
+    signature: inspect.Signature,
+    name: str,
+    arguments: Sequence[str],
+) -> dict[str, Any]:
+    """Let tyro read the words; turn what it says of a mistake into one sentence."""
+    import tyro
+
+    def options(**given: Any) -> dict[str, Any]:
+        return given
+
+    options.__signature__ = signature  # type: ignore[attr-defined]
+    options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    options.__doc__ = recipe.__doc__
+    program = f"steepest train {name}"
+    if not {"-h", "--help"} & set(arguments):
+        _check_names(signature, program, arguments)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, prog=program, args=list(arguments))
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise RecipeError(f"{_sentence(said.getvalue())}; see {program} --help") from None
+
+
+def _check_names(signature: inspect.Signature, program: str, arguments: Sequence[str]) -> None:
+    known = {"--" + p.name.replace("_", "-"): p for p in signature.parameters.values()}
+    negated = {"--no-" + name[2:] for name, p in known.items() if p.annotation is bool}
+    given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
+    for name in given:
+        if name not in known and name not in negated:
+            near = difflib.get_close_matches(name, [*known, *negated], 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+            raise RecipeError(f"{program} has no option {name}: {hint}")
+    needed = [name for name, p in known.items() if p.default is p.empty and name not in given]
+    if needed:
+        raise RecipeError(f"{program} needs {' and '.join(needed)}: see {program} --help")
+
+
+def _sentence(box: str) -> str:
+    """Return the first part of tyro's box as plain text."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    text = []
+    for line in lines[1:]:
+        if line.startswith("──"):
+            break
+        text.append(line)
+    return re.sub(r"\s+", " ", " ".join(text)).strip().rstrip(".") or "The command line is wrong"
+
+
+def _resumed(arguments: Sequence[str]) -> Path | None:
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if word == "--resume" and following:
+            return Path(following)
+        if word.startswith("--resume="):
+            return Path(word.removeprefix("--resume="))
+    return None
+
+
+def _without_shared(arguments: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--")
+        if word.startswith("--") and name in SHARED:
+            if "=" not in word:
+                next(words, None)
+        else:
+            kept.append(word)
+    return kept
+
+
+def _check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    if now["folder"] is not None:
+        raise RecipeError(f"A resumed run stays in its folder, {folder}: leave --folder out")
+    for name, value in now.items():
+        if name not in ("epochs", "resume") and value != before[name]:
+            raise RecipeError(
+                f"A run resumes with the options that it had: {name} was {before[name]} and is "
+                f"now {value}; give the same, or begin a new run"
+            )

@@ -1,0 +1,315 @@
+"""A run that is stopped anywhere and resumed is the run that was never stopped, bit for bit."""
+
+import random
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from steepest import optim, schedules
+from steepest.data import Batches
+from steepest.errors import CheckpointError, RecipeError
+from steepest.train import Report, Run, RunError, Stopped, load_checkpoint, read_metrics, train
+
+X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
+Y = X.sum(1, keepdim=True)
+EPOCHS, BATCHES = 3, 4  # the last batch of an epoch has 2 rows
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes longer than all the rest."""
+    monkeypatch.setattr("steepest.train.picture.draw_losses", lambda *_: None)
+
+
+class Drawn(TensorDataset):
+    """Rows with noise from every random state."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        x, y = super().__getitem__(index)
+        return x + 0.1 * torch.rand(3) + 0.1 * random.random() + 0.1 * float(np.random.rand()), y
+
+
+class Signs(torch.optim.Optimizer):
+    """A user's own classic optimizer, with a state."""
+
+    def __init__(self, params: Any, lr: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["sum"] = torch.zeros_like(p)
+                state["sum"].mul_(0.9).add_(p.grad)
+                p.sub_(state["sum"].sign(), alpha=group["lr"])
+
+
+def loader(dataset: type = TensorDataset, **options: Any) -> DataLoader:
+    return DataLoader(dataset(X, Y), batch_size=4, shuffle=True, **options)
+
+
+SOURCES = {
+    "Batches": lambda: Batches(X, Y, batch_size=4),
+    "DataLoader": loader,
+    "DataLoader with noise": lambda: loader(Drawn),
+    "DataLoader with a generator": lambda: loader(generator=torch.Generator().manual_seed(5)),
+    "list": lambda: list(zip(X.split(4), Y.split(4), strict=True)),
+}
+OPTIMIZERS = {
+    "Adam": lambda p: optim.Adam(p, lr=0.05, clip_norm=1.0),
+    "SGD": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    "torch Adam": lambda p: torch.optim.Adam(p, lr=0.05, amsgrad=True),
+    "a user's": Signs,
+}
+SCHEDULES = {
+    "none": lambda o: None,
+    "cosine": lambda o: schedules.cosine(EPOCHS * BATCHES),
+    "StepLR": lambda o: optim.lr_scheduler.StepLR(o, 1, gamma=0.5),
+    "plateau": lambda o: optim.lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=0.9),
+}
+
+
+def make(
+    folder: Path,
+    source: str = "Batches",
+    optimizer: str = "Adam",
+    schedule: str = "cosine",
+    stop: int | None = None,
+    **changed: Any,
+) -> Run:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Linear(8, 1))
+    made = OPTIMIZERS[optimizer](model.parameters())
+    calls = 0
+
+    def loss_fn(prediction: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += model.training
+        if calls == stop and model.training:
+            signal.raise_signal(signal.SIGINT)
+        return nn.functional.mse_loss(prediction, target)
+
+    options: dict[str, Any] = {
+        "model": model,
+        "optimizer": made,
+        "loss_fn": loss_fn,
+        "batches": SOURCES[source](),
+        "validation": Batches(X, Y, shuffle=False, batch_size=5),
+        "epochs": EPOCHS,
+        "schedule": SCHEDULES[schedule](made),
+        "folder": folder,
+        "log_steps": 3,
+        "progress": False,
+    }
+    return Run(**(options | changed))
+
+
+def outcome(run: Run, report: Report) -> dict[str, Any]:
+    assert report.folder is not None
+    rows = read_metrics(report.folder / "metrics.jsonl")
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "rows": [{k: v for k, v in row.items() if k != "seconds"} for row in rows],
+        "history": [{k: v for k, v in row.items() if k != "seconds"} for row in report.history],
+        "random": [torch.get_rng_state(), random.random(), float(np.random.rand())],
+    }
+
+
+def assert_same(a: Any, b: Any) -> None:
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            assert_same(one, other)
+    else:
+        assert a == b
+
+
+def stopped_and_resumed(tmp_path: Path, stops: list[int], **how: Any) -> dict[str, Any]:
+    folder = tmp_path / "stopped"
+    done = 0
+    for stop in stops:
+        with pytest.raises(Stopped, match=f"stopped after step {stop}") as caught:
+            train(make(folder, stop=stop - done, resume=done > 0, **how))
+        assert (caught.value.step, caught.value.signal) == (stop, signal.SIGINT)
+        done = stop
+    run = make(folder, resume=True, **how)
+    return outcome(run, train(run))
+
+
+def uninterrupted(tmp_path: Path, **how: Any) -> dict[str, Any]:
+    run = make(tmp_path / "whole", **how)
+    return outcome(run, train(run))
+
+
+@pytest.mark.parametrize("stop", range(1, EPOCHS * BATCHES + 1))
+def test_at_every_step(tmp_path: Path, stop: int):
+    assert_same(uninterrupted(tmp_path), stopped_and_resumed(tmp_path, [stop]))
+
+
+@pytest.mark.parametrize("stops", [[2], [4], [5, 7, 8]], ids=str)
+@pytest.mark.parametrize("source", SOURCES)
+def test_with_every_source(tmp_path: Path, source: str, stops: list[int]):
+    whole = uninterrupted(tmp_path, source=source)
+    assert_same(whole, stopped_and_resumed(tmp_path, stops, source=source))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_with_every_optimizer_and_schedule(tmp_path: Path, optimizer: str, schedule: str):
+    how = {"optimizer": optimizer, "schedule": schedule}
+    assert_same(uninterrupted(tmp_path, **how), stopped_and_resumed(tmp_path, [3, 9], **how))
+
+
+def test_without_validation_and_with_workers(tmp_path: Path):
+    how = {"batches": loader(Drawn, num_workers=1), "validation": None}
+    assert_same(uninterrupted(tmp_path, **how), stopped_and_resumed(tmp_path, [6], **how))
+
+
+def test_between_two_validation_batches(tmp_path: Path):
+    seen = 0
+
+    def metric(prediction: Tensor, target: Tensor) -> Tensor:
+        nonlocal seen
+        seen += 1
+        if seen == 5:  # in the second epoch's validation
+            signal.raise_signal(signal.SIGINT)
+        return prediction.mean()
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(Stopped, match="stopped after step 8"):
+        train(make(folder, metrics={"mean": metric}))
+    run = make(folder, metrics={"mean": metric}, resume=True)
+    whole = make(tmp_path / "whole", metrics={"mean": metric})
+    assert_same(outcome(whole, train(whole)), outcome(run, train(run)))
+
+
+def test_from_a_checkpoint_of_the_clock(tmp_path: Path):
+    """A run that dies without a word goes on from its last checkpoint, its metrics cut back."""
+
+    class DiedError(Exception):
+        pass
+
+    calls = 0
+
+    def metric(prediction: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise DiedError
+        return prediction.mean()
+
+    folder = tmp_path / "died"
+    with pytest.raises(DiedError):
+        train(make(folder, metrics={"mean": metric}, checkpoint_seconds=0))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "step": 9999}\n{"kind": "st')
+    assert load_checkpoint(folder / "checkpoint.pt")["kept"]["place"] == [1, 4, 8]
+    run = make(folder, metrics={"mean": metric}, resume=True)
+    whole = make(tmp_path / "whole", metrics={"mean": metric})
+    assert_same(outcome(whole, train(whole)), outcome(run, train(run)))
+
+
+def test_more_epochs(tmp_path: Path):
+    train(make(tmp_path / "a", schedule="none"))
+    longer = make(tmp_path / "a", schedule="none", resume=True, epochs=5)
+    whole = make(tmp_path / "b", schedule="none", epochs=5)
+    assert_same(outcome(whole, train(whole)), outcome(longer, train(longer)))
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path):
+    run = make(tmp_path / "a")
+    before = outcome(run, train(run))
+    again = make(tmp_path / "a", resume=True)
+    assert_same(before, outcome(again, train(again)))
+
+
+REFUSED = {
+    "another optimizer": ({"optimizer": "SGD"}, "the optimizer was 'Adam' and is now 'SGD'"),
+    "another seed": ({"seed": 1}, "the seed was 0 and is now 1"),
+    "other data": ({"batches": Batches(X[:4], Y[:4])}, "the number of batches was 4 and is now 1"),
+    "a scheduler": ({"schedule": "StepLR"}, "kind of schedule was False and is now True"),
+    "fewer epochs": ({"epochs": 1}, "has 2 epochs behind it: got epochs=1"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED.values(), ids=REFUSED)
+def test_another_run_is_refused(tmp_path: Path, changed: dict[str, Any], message: str):
+    with pytest.raises(Stopped):
+        train(make(tmp_path / "a", stop=9))
+    run = make(tmp_path / "a", resume=True, **changed)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        train(run)
+    assert_same(before, run.model.state_dict())
+    assert not run.optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(3, 1), "0.weight was float32 .8, 3. and is now absent"),
+        (nn.Sequential(nn.Linear(3, 9)), "0.weight was float32 .8, 3. and is now float32 .9, 3."),
+        (nn.Sequential(nn.Linear(3, 8)).double(), "0.weight was float32 .8, 3. and is now float64"),
+    ],
+    ids=["other names", "another shape", "another dtype"],
+)
+def test_another_model_is_refused(tmp_path: Path, model: nn.Module, message: str):
+    with pytest.raises(Stopped):
+        train(make(tmp_path / "a", stop=2))
+    own = optim.Adam(model.parameters())
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        train(replace(make(tmp_path / "a", resume=True), model=model, optimizer=own))
+    assert_same(before, model.state_dict())
+
+
+def test_a_damaged_checkpoint_changes_nothing(tmp_path: Path):
+    with pytest.raises(Stopped):
+        train(make(tmp_path / "a", stop=5))
+    path = tmp_path / "a" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    metrics = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    run = make(tmp_path / "a", resume=True)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="not a whole steepest checkpoint"):
+        train(run)
+    assert_same(before, run.model.state_dict())
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_a_run_does_not_write_over_another(tmp_path: Path):
+    train(make(tmp_path / "a"))
+    with pytest.raises(RecipeError, match="holds an earlier one"):
+        train(make(tmp_path / "a"))
+
+
+def test_a_state_that_cannot_be_kept_fails_the_run(tmp_path: Path):
+    run = make(tmp_path / "a", optimizer="a user's")
+    run.optimizer.state[next(run.model.parameters())]["sum"] = torch.zeros(8, 3)
+    run.optimizer.param_groups[0]["path"] = Path("x")
+    with pytest.raises(RunError, match=r"got pathlib.*PosixPath in state"):
+        train(run)
+
+
+def test_signals_are_given_back(tmp_path: Path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(make(tmp_path / "a"))
+    with pytest.raises(Stopped):
+        train(make(tmp_path / "b", stop=1))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
