@@ -1,10 +1,18 @@
 """steepest: train PyTorch models.
 
-usage: steepest train RECIPE [options]
+usage: steepest train RECIPE [options]           train what a recipe makes
+       steepest list                             the optimizers, each with its paper
+       steepest show OPTIMIZER [hyperparameters] its formula, its plan and its kernel
        steepest --version
 
 RECIPE is a built-in recipe or a Python file of yours with a function `run(...) -> Run`;
 `steepest train RECIPE --help` shows its options.
+
+examples:
+  steepest train line --lr 0.05
+  steepest train table --data houses.csv --target price --hidden 64 64 --optimizer Adam
+  steepest train my_recipe.py --lr 3e-4
+  steepest show SGD --momentum 0.9
 """
 
 import difflib
@@ -72,6 +80,27 @@ def train(words: list[str]) -> int:
     folder = asked.folder if asked.folder and asked.resume else new_folder(asked.folder, name)
     write_options(folder, name, asked)
     return _train(replace(made, folder=folder, resume=asked.resume), name, folder)
+
+
+def list_optimizers(words: list[str]) -> int:
+    """Print each optimizer's sentence and paper."""
+    if words and words[0] not in HELP:
+        raise RecipeError(f"steepest list takes no option: got {words[0]}")
+    from steepest.explain import list_text
+
+    print(list_text())
+    return 0
+
+
+def show(words: list[str]) -> int:
+    """Print an optimizer's formula, plan and kernel."""
+    from steepest.explain import show_text
+
+    if not words or words[0] in HELP:
+        print("usage: steepest show OPTIMIZER [--momentum 0.9 ...]")
+        return 0
+    print(show_text(words[0], words[1:]))
+    return 0
 
 
 def new_folder(folder: Path | None, name: str) -> Path:
@@ -175,7 +204,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "list": list_optimizers,
+    "show": show,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from steepest import optim, schedules
 from steepest.data import Batches, Table, load_table
 from steepest.errors import RecipeError
+from steepest.explain import optimizer_names
 from steepest.train import Run, choose_device
 
 MOST_PRODUCTS_OF_ONE_THREAD = 2_000_000  # with two threads no faster below, measured
@@ -114,7 +115,7 @@ def make_optimizer(
     Raises:
         RecipeError: there is no such optimizer.
     """
-    names = [n for n in optim.__all__ if n != "Optimizer" and isinstance(getattr(optim, n), type)]
+    names = optimizer_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, 1, 0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import RecipeError, SteepestError
+from steepest.train.device import choose_device
 
 Row = dict[str, Any]
 
@@ -102,6 +103,7 @@ class Run:
                 f"Metrics are measured on validation batches: got {', '.join(self.metrics)} and "
                 "no validation; give validation or leave metrics out"
             )
+        choose_device(self.device)
         _check_schedule(self.schedule)
         _check_optimizer(self.optimizer, self.model)
         _check_batches("batches", self.batches, self.epochs)

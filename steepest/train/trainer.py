@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from steepest.clip import clip_grad_norm_
 from steepest.train.device import choose_device
 from steepest.train.metrics import Mean, rows_of
 from steepest.train.record import Record

@@ -1,0 +1,102 @@
+"""What an optimizer does, for people: its sentence, paper, formula, plan and kernel."""
+
+import ast
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from steepest import optim
+from steepest.errors import RecipeError
+from steepest.formula import plan
+from steepest.kernels.cpu import source
+
+URL = re.compile(r"https?://\S+")
+
+
+def optimizer_names() -> list[str]:
+    """Return the names of the built-in optimizers, in alphabetical order."""
+    found = [
+        name
+        for name in optim.__all__
+        if inspect.isclass(c := getattr(optim, name)) and issubclass(c, optim.Optimizer)
+    ]
+    return sorted((name for name in found if name != "Optimizer"), key=str.lower)
+
+
+def list_text() -> str:
+    """Return a sentence and a paper for each optimizer."""
+    return "\n".join(_entry(name) for name in optimizer_names())
+
+
+def show_text(name: str, words: Sequence[str] = ()) -> str:
+    """Return formula, plan and kernel of an optimizer with hyperparameters `--name value ...`.
+
+    Raises:
+        RecipeError: there is no such optimizer, or a word is no option.
+        HyperparameterError: a hyperparameter is unknown or out of bounds.
+    """
+    kind = _named(name)
+    try:
+        optimizer = kind([torch.zeros(1)], **_hyperparameters(words))
+    except TypeError as error:
+        raise RecipeError(str(error)) from None
+    made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
+    parts = {
+        "formula": (f"{_doc(kind)}\n", optimizer.formula.source),
+        "plan: decided": tuple(f"{text}  ->  {answer}" for text, answer in made.decisions)
+        or ("nothing to decide",),
+        "plan: once per step, on the host, in float64": (made.host_source,),
+        "plan: per element": (
+            *(f"{target} = {ast.unparse(expr)}" for target, expr in made.lines),
+            *(f"store {target} = {ast.unparse(expr)}" for target, expr in made.outputs.items()),
+        ),
+        "kernel (float32, CPU)": (source(made, torch.float32),),
+    }
+    return "\n\n".join(
+        f"# {title}\n" + "\n".join(line for line in lines if line).rstrip()
+        for title, lines in parts.items()
+    )
+
+
+def _entry(name: str) -> str:
+    """Return the first sentence of the optimizer's file and its first source."""
+    text = _doc(getattr(optim, name))
+    title, _, rest = text.partition("\n\n")
+    first = URL.search(rest)
+    paper = " ".join(rest[: first.end()].split()) if first else ""
+    sentence = " ".join(title.split()).partition(": ")[2] or title
+    return f"{name:<10} {sentence}\n{'':<10} {paper}".rstrip()
+
+
+def _doc(kind: type) -> str:
+    """Return the docstring of the optimizer's file."""
+    return inspect.getdoc(sys.modules[kind.__module__]) or ""
+
+
+def _named(name: str) -> Any:
+    names = optimizer_names()
+    if name in names:
+        return getattr(optim, name)
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise RecipeError(f"An optimizer is one of {', '.join(names)}: got {name}{hint}")
+
+
+def _hyperparameters(words: Sequence[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    left = [part for word in words for part in (word.split("=", 1) if "=" in word else [word])]
+    while left:
+        name = left.pop(0)
+        if not name.startswith("--"):
+            raise RecipeError(f"A hyperparameter is given as --momentum 0.9: got {name}")
+        value = left.pop(0) if left and not left[0].startswith("--") else "True"
+        try:
+            given[name[2:].replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise RecipeError(f"{name} is a number, True, False or a tuple: got {value}") from None
+    return given

@@ -1,0 +1,361 @@
+"""The command line: what it prints, what it leaves, and its exit codes."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import safetensors.torch
+
+from steepest import __version__
+from steepest.cli import duration, main
+from steepest.train import read_metrics
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+IRIS = f"--data {EXAMPLES / 'iris.csv'} --target species"
+FILES = {"checkpoint.pt", "loss.png", "metrics.jsonl", "model.safetensors", "options.json"}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if name.startswith("recipe_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def steepest(capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[int, str, str]]:
+    def call(words: str) -> tuple[int, str, str]:
+        code = main(words.split())
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+RECIPE = """
+    import signal
+    from dataclasses import replace
+    from pathlib import Path
+    from steepest.recipes import line
+    from steepest.train import Run
+    {top}
+
+    def run(lr=0.05, epochs: int = 2{options}) -> Run:
+        '''Mine.
+
+        Args:
+            lr: the rate
+        '''
+        made = line.run(lr=lr, epochs=epochs, rows=400)
+        calls, stop = 0, Path("stop")
+        stop_at = int(stop.read_text()) if stop.exists() else 0
+
+        def loss_fn(prediction, target):
+            nonlocal calls
+            calls += made.model.training
+            if calls == stop_at:
+                signal.raise_signal(signal.{signal})
+            return made.loss_fn(prediction, target)
+        {body}
+        return replace(made, loss_fn=loss_fn, name="mine")
+"""
+
+
+def recipe(
+    body: str = "", top: str = "", options: str = "", number: str = "SIGINT", name: str = "mine.py"
+) -> str:
+    text = RECIPE.format(body=body, top=top, options=options, signal=number)
+    Path(name).write_text(dedent(text))
+    return name
+
+
+def test_help_and_version(steepest):
+    for words in ("--help", "-h", "", "train", "train --help"):
+        code, out, err = steepest(words)
+        assert (code, err) == (0, "")
+        assert "line   Fit a line to made-up points: y = 3x + noise." in out
+    assert steepest("--version") == (0, f"steepest {__version__}\n", "")
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys; from steepest.cli import main; main(['--help']); main(['--version']); "
+        "print([m for m in ('torch', 'tyro', 'rich', 'matplotlib', 'polars') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_recipes_help_shows_its_options_and_the_shared_ones(steepest):
+    code, out, err = steepest("train line --help")
+    assert (code, err) == (0, "")
+    for words in ("--lr FLOAT", "learning rate (default: 0.1)", "--folder", "--resume", "--seed"):
+        assert words in out
+
+
+def test_train_line(steepest):
+    code, out, err = steepest("train line --lr 0.05 --epochs 2")
+    assert code == 0
+    lines = out.splitlines()
+    assert re.fullmatch(
+        r"line: loss \S+, validation loss 0\.01\S* after 2 epochs \(500 updates, \S+ s\)", lines[0]
+    )
+    assert re.fullmatch(r"  learned y = (2\.99|3\.0)\d* x [+-]0\.0\d+", lines[1])
+    assert lines[2:] == ["  files in runs/line-1"]
+    assert err.splitlines()[-1].startswith("epoch 2/2  step 500  loss")
+    assert {path.name for path in Path("runs/line-1").iterdir()} == FILES
+    options = json.loads(Path("runs/line-1/options.json").read_text())
+    assert options["recipe"] == "line"
+    assert options["options"]["lr"] == 0.05
+    assert options["options"]["batch_size"] == 32
+    model = safetensors.torch.load_file("runs/line-1/model.safetensors")
+    assert model["weight"].item() == pytest.approx(3.0, abs=0.02)
+
+
+def test_runs_never_share_a_folder(steepest):
+    for _ in range(2):
+        assert steepest("train line --epochs 1 --rows 100")[0] == 0
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["line-1", "line-2"]
+    assert steepest("train line --epochs 1 --rows 100 --folder a/b")[0] == 0
+    assert {path.name for path in Path("a/b").iterdir()} == FILES
+    before = {path: path.read_bytes() for path in Path("a/b").iterdir()}
+    code, _, err = steepest("train line --folder a/b")
+    assert code == 2
+    assert "a/b is not empty" in err
+    assert {path: path.read_bytes() for path in Path("a/b").iterdir()} == before
+
+
+def test_train_table(steepest):
+    code, out, err = steepest(
+        f"train table {IRIS} --hidden 8 8 --optimizer SGD --schedule cosine --epochs 40 --lr 0.1"
+    )
+    assert code == 0
+    assert "note: target 'species' holds text: taken as classification" in err
+    assert "accuracy" in out
+    options = json.loads(Path("runs/table-1/options.json").read_text())["options"]
+    assert (options["hidden"], options["optimizer"]) == ([8, 8], "SGD")
+
+
+def test_train_a_recipe_of_ones_own(steepest):
+    code, out, _ = steepest(f"train {recipe()} --lr 3e-2")
+    assert code == 0
+    assert out.startswith("mine: loss")
+    options = json.loads(Path("runs/mine-1/options.json").read_text())
+    assert (options["recipe"], options["options"]["lr"]) == ("mine.py", 0.03)
+
+
+def test_a_recipe_may_import_its_neighbour(steepest):
+    Path("neighbour.py").write_text("LR = 0.01\n")
+    assert steepest(f"train {recipe(top='import neighbour')}")[0] == 0
+    sys.modules.pop("neighbour")
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_stopped_run_says_how_to_go_on_and_does(steepest, number: str, code: int):
+    path = recipe(number=number)
+    Path("stop").write_text("7")
+    stopped, out, err = steepest(f"train {path} --lr 0.02")
+    Path("stop").unlink()
+    assert (stopped, out) == (code, "")
+    assert err.splitlines()[-1] == (
+        "steepest: stopped after step 7; go on with: steepest train mine.py --resume runs/mine-1"
+    )
+    code, out, _ = steepest("train mine.py --resume runs/mine-1")
+    assert code == 0
+    whole, _, _ = steepest("train mine.py --lr 0.02")
+    assert whole == 0
+    resumed, uninterrupted = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(f"runs/{name}")]
+        for name in ("mine-1/metrics.jsonl", "mine-2/metrics.jsonl")
+    )
+    assert resumed == uninterrupted
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_a_finished_run_goes_on_with_more_epochs(steepest):
+    steepest("train line --epochs 1 --rows 100")
+    code, out, _ = steepest("train line --resume runs/line-1 --epochs 3")
+    assert code == 0
+    assert "after 3 epochs (9 updates" in out
+    code, out, _ = steepest("train line --resume=runs/line-1")  # 3 epochs are its own by now
+    assert "after 3 epochs (9 updates" in out
+
+
+def test_ctrl_c_in_a_real_process():
+    path = recipe(body="import os, time; loss_fn = lambda p, t: (print('on', flush=True), "
+                  "time.sleep(0.01), made.loss_fn(p, t))[-1]")  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "steepest.cli", "train", path, "--epochs", "100000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for _ in range(3):
+        assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"stopped after step \d+; go on with: .*--resume runs/mine-1\n$", err)
+    assert "Traceback" not in err
+    assert Path("runs/mine-1/checkpoint.pt").exists()
+
+
+REFUSED = {
+    "trian line": "steepest has no command trian: did you mean train?",
+    "--hlep": "did you mean --help?",
+    "train lin": "got 'lin'; did you mean 'line'?",
+    "train absent.py": "there is no file absent.py",
+    "train --lr 3 line": "The recipe comes before its options: got --lr first",
+    "train line --lrr 3": "has no option --lrr: did you mean --lr?",
+    "train line --zzz=3": "has no option --zzz: they are --lr, --epochs",
+    "train line --lr abc": "--lr: could not convert string to float: 'abc'",
+    "train line --lr": "Missing value for argument '--lr'",
+    "train line --epochs 1.5": "--epochs",
+    "train line 3": "Unrecognized options: 3",
+    "train line --lr -1": "lr must be at least 0, not -1.0",
+    "train line --lr nan": "lr must be",
+    "train line --epochs 0": "epochs is a whole number above 0: got 0",
+    "train line --batch-size 0": "batch_size is at least 1",
+    "train line --device nowhere": "got 'nowhere'",
+    "train line --resume absent": "absent has no readable options.json",
+    "train table": "needs --data and --target",
+    "train table --data absent.csv --target x": "there is no file absent.csv",
+    "train table --data . --target x": "steepest: ",
+    f"train table --data {EXAMPLES / 'iris.csv'} --target specie": "did you mean 'species'?",
+    f"train table {IRIS} --optimizer Adm": "did you mean 'Adam'?",
+    f"train table {IRIS} --schedule cosin": "cosin",
+    f"train table {IRIS} --task regression": "species",
+    f"train table {IRIS} --hidden 0": "hidden holds widths of at least 1",
+    "show": None,
+    "show Adm": "did you mean Adam?",
+    "show Adam --lrr 3": "did you mean lr?",
+    "show Adam --lr x": "--lr is a number, True, False or a tuple: got x",
+    "show Adam --lr -1": "lr must be at least 0",
+    "show Adam lr": "A hyperparameter is given as --momentum 0.9: got lr",
+    "list all": "takes no option: got all",
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.items(), ids=range(len(REFUSED)))
+def test_what_is_refused(steepest, words: str, message: str | None):
+    code, out, err = steepest(words)
+    if message is None:
+        assert (code, err) == (0, "")
+        return
+    assert code == 2
+    assert out == ""
+    assert err.startswith(("steepest: ", "note: "))
+    assert message in err.splitlines()[-1]
+    assert len([line for line in err.splitlines() if line.startswith("steepest: ")]) == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "mine.py has none; write `def run(lr=0.1) -> Run: ...`"),
+        ("run = 3", "mine.py has none"),
+        ("def run(): return 3", "A recipe returns a Run: mine.py returned int"),
+        ("def run(**options): pass", "names its options one by one: got **options"),
+        ("def run(folder=''): pass", "folder is the command line's own option: rename yours"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(steepest, text: str, message: str):
+    Path("mine.py").write_text(text)
+    code, _, err = steepest("train mine.py")
+    assert code == 2
+    assert message in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["def run(: pass", "import absent_module", "def run(): return 1 / 0"],
+    ids=["syntax", "import", "bug"],
+)
+def test_a_bug_in_a_recipe_shows_its_traceback(text: str):
+    Path("mine.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "steepest.cli", "train", "mine.py"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "mine.py" in done.stderr
+    assert re.search("SyntaxError|ModuleNotFoundError|ZeroDivisionError", done.stderr)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run(steepest):
+    code, out, err = steepest("train line --lr 1e9")
+    assert (code, out) == (1, "")
+    assert "The loss is a finite number at every step: it was" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--lr 0.5", "lr was 0.1 and is now 0.5"),
+        ("--folder other", "stays in its folder, runs/line-1: leave --folder out"),
+    ],
+)
+def test_a_run_resumes_with_its_own_options(steepest, words: str, message: str):
+    steepest("train line --epochs 1 --rows 100")
+    before = Path("runs/line-1/options.json").read_bytes()
+    code, _, err = steepest(f"train line --resume runs/line-1 {words}")
+    assert code == 2
+    assert message in err
+    code, _, err = steepest(f"train table {IRIS} --resume runs/line-1")
+    assert code == 2
+    assert "is of line, got table" in err
+    assert Path("runs/line-1/options.json").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused(steepest):
+    steepest("train line --epochs 1 --rows 100")
+    path = Path("runs/line-1/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:1000])
+    code, _, err = steepest("train line --resume runs/line-1 --epochs 2")
+    assert code == 2
+    assert "runs/line-1/checkpoint.pt is not a whole steepest checkpoint" in err
+
+
+def test_a_folder_in_the_way_of_a_file_is_refused(steepest):
+    Path("runs").write_text("")
+    code, _, err = steepest("train line")
+    assert code == 2
+    assert "The folder runs cannot be made" in err
+
+
+def test_list_names_every_optimizer_and_its_paper(steepest):
+    from steepest.explain import optimizer_names
+
+    code, out, _ = steepest("list")
+    assert code == 0
+    names = optimizer_names()
+    assert {"SGD", "Adam", "AdamW"} <= set(names)
+    assert [line.split()[0] for line in out.splitlines()[::2]] == names
+    assert all("https://" in line for line in out.splitlines()[1::2])
+
+
+def test_show_follows_the_hyperparameters(steepest):
+    plain, momentum = steepest("show SGD"), steepest("show SGD --momentum=0.9 --nesterov")
+    assert plain[0] == momentum[0] == 0
+    for _, out, _ in (plain, momentum):
+        for part in ("# formula\n", "def sgd(", "# plan: ", "# kernel", "p[_i] = "):
+            assert part in out
+    assert "momentum_buffer[_i]" not in plain[1]
+    assert "momentum_buffer[_i]" in momentum[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (61.4, "1 min 1 s"), (3725, "1 h 2 min")],
+)
+def test_durations(seconds: float, text: str):
+    assert duration(seconds) == text
