@@ -12,9 +12,7 @@ Peers run interleaved in one process, on one thread; a figure is the median over
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -25,17 +23,18 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from record import save
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from steepest import __version__, optim
+import steepest.train.record
+from steepest import optim
 from steepest.data import Batches, synthetic
-from steepest.train import Run, record, train
+from steepest.train import Run, train
 from steepest.train.progress import Bar, Place
 
 ROWS = 10_000
-RESULTS = Path(__file__).parent / "results" / "train.json"
 Timed = tuple[float, float]  # microseconds per batch, loss over all rows after training
 
 
@@ -163,12 +162,13 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
                 times[name].append(microseconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = [p / s for p, s in zip(times["plain"], times["steepest"], strict=True)]
+    beyond = [s - b for s, b in zip(times["steepest"], times["bare"], strict=True)]
     return {
         "case": case.name,
         "microseconds_per_batch": {name: round(value, 1) for name, value in medians.items()},
         "times_less_than_plain": round(statistics.median(ratios), 2),
         "target": case.target,
-        "beyond_bare_microseconds": round(medians["steepest"] - medians["bare"], 1),
+        "beyond_bare_microseconds": round(statistics.median(beyond), 1),
         "loss": reference,
     }
 
@@ -181,15 +181,7 @@ def draw_bars() -> None:
     def bar(name: str, start: Place, *, shown: bool = True) -> Bar:
         return Bar(name, start, console)
 
-    record.open_progress = bar
-
-
-def processor() -> str:
-    """Return the processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    steepest.train.record.open_progress = bar
 
 
 def main() -> None:
@@ -208,19 +200,8 @@ def main() -> None:
         figures = "".join(f"{value:10.1f}" for value in result["microseconds_per_batch"].values())
         ratio, target = result["times_less_than_plain"], result["target"]
         print(f"{case.name:34}{figures}{ratio:8.2f} (wanted {target})", flush=True)
-    kept = {
-        "machine": f"{processor()}, {os.cpu_count()} cores, one thread used",
-        "versions": {
-            "steepest": __version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-        "rounds": options.rounds,
-        "results": results,
-    }
     if not options.no_write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(kept, indent=2) + "\n")
+        save("train", {"rounds": options.rounds, "results": results})
 
 
 if __name__ == "__main__":

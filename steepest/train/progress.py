@@ -15,6 +15,7 @@ Row = dict[str, Any]
 BAR_SECONDS = 0.1  # between two drawings
 LINE_SECONDS = 1.0  # at least, between two lines
 LINE_BATCHES = 100
+WIDE = 120  # characters, from which bar and figures fit into one line
 EPOCH_LINES = 20  # about so many epoch lines, however many epochs, unless they are slow
 
 
@@ -114,14 +115,16 @@ class Bar:
     def __init__(self, name: str, start: Place, console: Any = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
+        console = console or Console(stderr=True)
         self._pace = Pace(start, smooth=0.7)
         self._validation = ""
         self._shown = Progress(
             TextColumn("[bold]{task.description}[/bold]"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            console=console or Console(stderr=True),
+            BarColumn(bar_width=20 if console.width >= WIDE else 8),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=False)),
+            console=console,
             auto_refresh=False,
             redirect_stdout=sys.stdout.isatty(),
         )
