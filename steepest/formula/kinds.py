@@ -20,6 +20,12 @@ SIGNS = {
     ast.LShift: "<<", ast.RShift: ">>",
 }  # fmt: skip
 
+INSTEAD = {
+    "square": "x * x", "pow": "x ** y", "mul": "x * y", "add": "x + y", "sub": "x - y",
+    "div": "x / y", "max": "maximum(x, y)", "min": "minimum(x, y)", "clamp": "maximum(x, y)",
+}  # fmt: skip
+"""What to write for a call that is known elsewhere."""
+
 
 class Kinds:
     """Tells the kinds of expressions of one formula, refusing what the language does not have."""
@@ -31,6 +37,8 @@ class Kinds:
         self.words: dict[str, str] = {}
         """The words that were met, by the names that the formula calls them."""
 
+    # ---- decisions ----------------------------------------------------------------------------
+
     def condition(self, node: ast.expr, env: Env) -> None:
         """Check that an `if` can be decided on the host."""
         match node:
@@ -39,9 +47,12 @@ class Kinds:
                     self.condition(value, env)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 self.condition(operand, env)
-            case ast.Compare() if (name := none_test(node)) is not None:
-                if name not in self.states and name not in env:
-                    self._unknown(node.left, name)
+            case ast.Compare(left=ast.Name() as tested) if none_test(node) is not None:
+                self._name(tested, env, tested=True)
+            case ast.Compare(ops=[ast.Eq() | ast.NotEq() as op], comparators=[ast.Constant(None)]):
+                sign = "is" if isinstance(op, ast.Eq) else "is not"
+                left = ast.unparse(node.left)
+                self.refuse(node, "None is not compared", f"write `{left} {sign} None`")
             case _:
                 if self.kind(node, env, host=True) != HOST:
                     self.refuse(
@@ -53,25 +64,20 @@ class Kinds:
     def kind(self, node: ast.expr, env: Env, host: bool = False) -> str:
         """Tell what an expression holds, refusing what the language does not have.
 
-        `host` allows what only a host decision may contain: None, booleans, text, comparisons.
+        `host` allows what only a host decision may contain: None, booleans, text, not.
         """
         match node:
             case ast.Constant(value=value):
-                if isinstance(value, int | float) and not isinstance(value, bool):
+                if type(value) in (int, float) or (host and isinstance(value, bool | str | None)):
                     return HOST
-                if isinstance(value, bool | str | None):
-                    return HOST
-                self.refuse(node, "a formula's constants are real numbers", "remove it")
-            case ast.Name(id=name):
-                return self._name(node, name, env)
+                self.refuse(node, "a formula computes with real numbers", "write a number")
+            case ast.Name():
+                return self._name(node, env)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-                return self._value(operand, env)
+                return self._number(operand, env)
             case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.Pow()):
-                kinds = {self._value(node.left, env), self._value(node.right, env)}
+                kinds = {self._number(node.left, env), self._number(node.right, env)}
                 return ELEMENT if ELEMENT in kinds else HOST
-            case ast.BinOp(op=op):
-                sign = SIGNS.get(type(op), "this operator")
-                self.refuse(node, f"a formula may not use `{sign}`", "use + - * / **")
             case ast.Compare():
                 return self._compare(node, env, host)
             case ast.Call():
@@ -80,79 +86,72 @@ class Kinds:
                 if self.kind(value, env) == HOST:
                     return HOST
                 self.refuse(node, "an element has no parts", "index hyperparameters only")
-            case ast.Attribute():
-                self.refuse(
-                    node,
-                    f"a formula may not look up an attribute (`.{node.attr}`)",
-                    self._instead_of(node.attr),
-                )
-            case ast.IfExp():
-                self.refuse(
-                    node,
-                    "a formula chooses with `where` per element and with an `if` line on the host",
-                    f"write `where({ast.unparse(node.test)}, {ast.unparse(node.body)}, "
-                    f"{ast.unparse(node.orelse)})`",
-                )
             case ast.BoolOp() | ast.UnaryOp(op=ast.Not()) if host:
                 self.condition(node, env)
                 return HOST
-        self.refuse(
-            node,
-            f"a formula may not contain this ({type(node).__name__})",
-            f"use numbers, names, + - * / **, comparisons and the words {', '.join(WORDS)}",
-        )
+        self._outside(node, env)
 
-    def _value(self, node: ast.expr, env: Env) -> str:
-        """Tell the kind of an operand of arithmetic: a number or an element, never a mask."""
-        kind = self.kind(node, env)
+    # ---- parts of an expression ---------------------------------------------------------------
+
+    def _number(self, node: ast.expr, env: Env, host: bool = False) -> str:
+        """Tell the kind of an operand: a value of the host or an element, never a mask."""
+        kind = self.kind(node, env, host)
         if kind == MASK:
             self.refuse(
                 node,
                 "a comparison is no number",
                 f"write `where({ast.unparse(node)}, 1.0, 0.0)`",
             )
-        if isinstance(node, ast.Constant) and not isinstance(node.value, int | float):
-            self.refuse(node, "a formula computes with numbers", "remove it")
         return kind
 
-    def _name(self, node: ast.Name, name: str, env: Env) -> str:
-        kinds = env.get(name)
-        if kinds is None:
-            self._unknown(node, name)
-        if NONE in kinds:
-            self.refuse(
-                node,
-                f"the state `{name}` is used before it exists: it may be None here",
-                f"give it a value under `if {name} is None:` first",
-            )
+    def _name(self, node: ast.Name, env: Env, tested: bool = False) -> str:
+        name = node.id
+        if name not in env:
+            self._unknown(node, name, env)
+        kinds = env[name]
         if UNSET in kinds:
             self.refuse(
                 node,
                 f"`{name}` has a value on one side of an `if` only",
                 "give it a value on both sides, or before",
             )
-        if len(kinds) > 1:
-            return ELEMENT if kinds == {ELEMENT, HOST} else MASK
-        return next(iter(kinds))
+        if NONE in kinds and not tested:
+            what = "state" if name in self.states else "hyperparameter"
+            self.refuse(
+                node,
+                f"the {what} `{name}` is used before it exists: it may be None here",
+                f"give it a value under `if {name} is None:` first",
+            )
+        if {ELEMENT, MASK} <= kinds:
+            self.refuse(
+                node,
+                f"`{name}` is a comparison on one side of an `if` and a number on the other",
+                "take two names",
+            )
+        return next(kind for kind in (MASK, ELEMENT, HOST, NONE) if kind in kinds)
 
     def _compare(self, node: ast.Compare, env: Env, host: bool) -> str:
         if len(node.ops) > 1:
-            self.refuse(node, "a formula compares two values at a time", "nest two `where`")
-        if not isinstance(node.ops[0], ast.Lt | ast.LtE | ast.Gt | ast.GtE | ast.Eq | ast.NotEq):
-            if host and isinstance(node.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn):
-                self.kind(node.left, env, host)
-                return HOST
-            self.refuse(node, "a formula compares with < <= > >= == !=", "use one of these")
-        kinds = {self.kind(node.left, env, host), self.kind(node.comparators[0], env, host)}
-        return MASK if ELEMENT in kinds else HOST
+            self.refuse(
+                node,
+                "a formula compares two values at a time",
+                "nest two `where`, or join two comparisons of an `if` by `and`",
+            )
+        known = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+        if not isinstance(node.ops[0], known):
+            self.refuse(
+                node,
+                "a formula compares with < <= > >= == != (and `if state is None`)",
+                "use one of these",
+            )
+        sides = {self._number(x, env, host) for x in (node.left, *node.comparators)}
+        return MASK if ELEMENT in sides else HOST
 
     def _call(self, node: ast.Call, env: Env) -> str:
-        if isinstance(node.func, ast.Attribute):
-            self.kind(node.func, env)
-        name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-        word = self.word(name)
+        name = ast.unparse(node.func)
+        word = self.word(name) if isinstance(node.func, ast.Name) else None
         if word is None:
-            self._unknown(node.func, name)
+            self._unknown(node.func, name, env)
         self.words[name] = word
         arity = ARITY.get(word, 1)
         if node.keywords or len(node.args) != arity:
@@ -161,53 +160,81 @@ class Kinds:
                 f"`{word}` takes {arity} value{'s' * (arity > 1)}, by position",
                 f"write `{word}({', '.join('xyz'[:arity])})`",
             )
-        if word == "where":
-            kinds = [self.kind(node.args[0], env), *(self._value(x, env) for x in node.args[1:])]
-            if kinds[0] == ELEMENT:
-                self.refuse(
-                    node.args[0],
-                    "`where` takes a comparison first",
-                    f"write `where({ast.unparse(node.args[0])} != 0, ...)`",
-                )
-        else:
-            kinds = [self._value(x, env) for x in node.args]
-        return ELEMENT if {ELEMENT, MASK} & set(kinds) else HOST
+        if word != "where":
+            return ELEMENT if ELEMENT in {self._number(x, env) for x in node.args} else HOST
+        condition = self.kind(node.args[0], env)
+        if condition == ELEMENT:
+            self.refuse(
+                node.args[0],
+                "`where` takes a comparison first",
+                f"write `where({ast.unparse(node.args[0])} != 0, ...)`",
+            )
+        kinds = {condition, *(self._number(x, env) for x in node.args[1:])}
+        return ELEMENT if {ELEMENT, MASK} & kinds else HOST
 
     def word(self, name: str) -> str | None:
         """Tell which word a name stands for in the formula's module."""
         meaning = self.source.outside.get(name, getattr(builtins, name, None))
         return next((word for word, known in WORDS.items() if known is meaning), None)
 
-    def _instead_of(self, attribute: str) -> str:
-        known = {"square": "x * x", "pow": "x ** y", "mul": "x * y", "add": "x + y"}
-        if attribute in WORDS:
-            return f"write `{attribute}(x)` with `from steepest.formula import {attribute}`"
-        return f"write `{known.get(attribute, 'the operation with + - * / ** and words')}`"
+    # ---- refusals -----------------------------------------------------------------------------
 
-    def _unknown(self, node: ast.AST, name: str) -> NoReturn:
-        if name in WORDS:
-            self.refuse(
-                node,
-                f"the word `{name}` is not imported",
-                f"add `from steepest.formula import {name}`",
-            )
-        if name in self.source.outside:
-            self.refuse(
-                node,
-                f"a formula may not use `{name}` from outside (here a "
-                f"{type(self.source.outside[name]).__name__}): it sees its arguments and the words",
-                f"make it a hyperparameter: `def {self.source.node.name}(p, g, ..., *, {name})`",
-            )
-        known = [*WORDS, *self.states, "p", "g"]
-        near = difflib.get_close_matches(name, known, n=1)
-        self.refuse(
-            node,
-            f"`{name}` is neither an argument nor a word of the language",
-            f"did you mean `{near[0]}`?" if near else f"the words are {', '.join(WORDS)}",
+    def _outside(self, node: ast.expr, env: Env) -> NoReturn:
+        """Refuse an expression that the language does not have."""
+        rule, instead = (
+            f"a formula may not contain `{ast.unparse(node)}`",
+            f"use numbers, names, + - * / **, comparisons and the words {', '.join(WORDS)}",
         )
+        match node:
+            case ast.BinOp(op=op):
+                rule, instead = f"a formula may not use `{SIGNS[type(op)]}`", "use + - * / **"
+                if isinstance(op, ast.BitAnd | ast.BitOr | ast.BitXor):
+                    instead = "nest two `where`"
+            case ast.BoolOp() | ast.UnaryOp(op=ast.Not() | ast.Invert()):
+                rule = "a formula uses `and`, `or`, `not` in an `if` only"
+                instead = "nest two `where`, or swap the values of one"
+            case ast.Attribute(attr=attribute):
+                rule = f"a formula may not look up an attribute (`.{attribute}`)"
+                instead = _instead_of(attribute)
+            case ast.IfExp(test=test):
+                self.condition(test, env)
+                rule = "a formula has no `... if ... else ...`"
+                instead = "write an `if` on lines of its own"
+        self.refuse(node, rule, instead)
+
+    def _unknown(self, node: ast.expr, name: str, env: Env) -> NoReturn:
+        """Refuse a name without a value, or a call of what is no word."""
+        formula = self.source.node.name
+        if isinstance(node, ast.Attribute):
+            self._outside(node, env)
+        elif name in env:
+            rule, instead = f"`{name}` is a value, not a word", f"the words are {', '.join(WORDS)}"
+        elif self.word(name) is not None:
+            rule, instead = f"`{name}` is a word, not a value", f"call it: `{name}(...)`"
+        elif name in WORDS:
+            rule = f"the word `{name}` is not imported"
+            instead = f"add `from steepest.formula import {name}`"
+        elif name == "step":
+            rule = "a formula that uses `step` takes it as a keyword"
+            instead = f"write `def {formula}(p, g, ..., *, step, ...)`"
+        elif name in INSTEAD:
+            rule = f"`{name}` is not a word of the language"
+            instead = _instead_of(name)
+        elif not callable(self.source.outside.get(name, callable)):
+            what = type(self.source.outside[name]).__name__
+            rule = (
+                f"a formula may not use `{name}` from outside (here a {what}): "
+                "it sees its arguments and the words"
+            )
+            instead = f"make it a hyperparameter: `def {formula}(p, g, ..., *, {name})`"
+        else:
+            near = difflib.get_close_matches(name, [*WORDS, *env], n=1)
+            rule = f"`{name}` is neither an argument nor a word of the language"
+            instead = f"did you mean `{near[0]}`?" if near else f"the words are {', '.join(WORDS)}"
+        self.refuse(node, rule, instead)
 
 
-def none_test(node: ast.expr) -> str | None:
+def none_test(node: ast.AST) -> str | None:
     """Return the name in `name is None` or `name is not None`."""
     match node:
         case ast.Compare(
@@ -217,3 +244,9 @@ def none_test(node: ast.expr) -> str | None:
         ):
             return name
     return None
+
+
+def _instead_of(name: str) -> str:
+    if name in WORDS:
+        return f"write `{name}(x)` with `from steepest.formula import {name}`"
+    return f"write `{INSTEAD.get(name, 'the operation with + - * / ** and words')}`"

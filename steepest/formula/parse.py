@@ -8,11 +8,12 @@ import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from steepest.errors import FormulaError
-from steepest.formula.kinds import ELEMENT, HOST, MASK, NONE, SIGNS, UNSET, Env, Kinds, none_test
+from steepest.formula.kinds import ELEMENT, HOST, NONE, SIGNS, UNSET, Env, Kinds, none_test
 from steepest.formula.source import Source
+from steepest.formula.words import WORDS
 
 REQUIRED = object()
 """The default of a hyperparameter that has none."""
@@ -64,29 +65,31 @@ class _Checker:
         self.source = source
         self.node = source.node
         self.refuse = source.refuse
-        self.states, self.hyperparameters, self.counts = self._signature()
+        if isinstance(self.node, ast.AsyncFunctionDef):
+            self.refuse(self.node, "a formula is a plain function", "write `def` alone")
+        self.states, keywords = self._signature()
         self.kinds = Kinds(source, self.states)
-        self.tested = {state for state in self.states if self._is_tested(state)}
+        for arg in ast.walk(self.node.args):
+            if isinstance(arg, ast.arg):
+                self._may_name(arg, arg.arg)
+        defaults = source.function.__kwdefaults__ or {}
+        self.counts = "step" in keywords
+        self.hyperparameters = {k: defaults.get(k, REQUIRED) for k in keywords if k != "step"}
+        self.tested = {s for node in ast.walk(self.node) if (s := none_test(node)) in self.states}
 
     # ---- the whole function -------------------------------------------------------------------
 
     def formula(self) -> Formula:
-        env: Env = {"p": frozenset({ELEMENT}), "g": frozenset({ELEMENT})}
-        env |= {name: frozenset({HOST}) for name in self.hyperparameters}
-        if self.counts:
-            env["step"] = frozenset({HOST})
         body = self.node.body
         if ast.get_docstring(self.node, clean=False) is not None:
             body = body[1:]
-        tested = {s: frozenset({ELEMENT, NONE}) for s in self.tested}
-        env |= {s: frozenset({ELEMENT}) for s in self.states} | tested
         if not body or not isinstance(body[-1], ast.Return):
             self.refuse(
                 body[-1] if body else self.node,
                 "a formula ends with one `return` of p and the states",
                 f"end it with `return {', '.join(('p', *self.states))}`",
             )
-        env = self._block(body[:-1], env)
+        env = self._block(body[:-1], self._arguments())
         self._return(body[-1], env)
         return Formula(
             function=self.source.function,
@@ -100,7 +103,10 @@ class _Checker:
             source=self.source.text(),
         )
 
-    def _signature(self) -> tuple[tuple[str, ...], dict[str, Any], bool]:
+    # ---- arguments ----------------------------------------------------------------------------
+
+    def _signature(self) -> tuple[tuple[str, ...], list[str]]:
+        """Return the names of the states and of the keywords."""
         a = self.node.args
         for extra, star in ((a.vararg, "*"), (a.kwarg, "**")):
             if extra is not None:
@@ -122,16 +128,28 @@ class _Checker:
                 "p, g and the states take no default: a hyperparameter is keyword-only",
                 "write the hyperparameters behind `*`",
             )
-        keywords = [arg.arg for arg in a.kwonlyargs]
-        defaults = self.source.function.__kwdefaults__ or {}
-        hyper = {name: defaults.get(name, REQUIRED) for name in keywords if name != "step"}
-        return tuple(names[2:]), hyper, "step" in keywords
+        if "step" in names:
+            self.refuse(
+                [*a.posonlyargs, *a.args][names.index("step")],
+                "`step` is the count of updates, not a state",
+                "write it behind `*`",
+            )
+        return tuple(names[2:]), [arg.arg for arg in a.kwonlyargs]
 
-    def _is_tested(self, state: str) -> bool:
-        return any(
-            isinstance(node, ast.Compare) and none_test(node) == state
-            for node in ast.walk(self.node)
-        )
+    def _may_name(self, node: ast.AST, name: str) -> None:
+        """Refuse an argument or a variable that hides a word, or a name of the kernel's own."""
+        if name in WORDS or name == "range" or self.kinds.word(name) is not None:
+            self.refuse(node, f"a formula may not give `{name}` a new meaning", "take another name")
+        if name.startswith("_") and name != "_":
+            self.refuse(node, "names that begin with `_` are the kernel's", "take another name")
+
+    def _arguments(self) -> Env:
+        """Return what the arguments may hold before the first line."""
+        element, host = frozenset({ELEMENT}), frozenset({HOST})
+        env: Env = dict.fromkeys(("p", "g", *self.states), element)
+        env |= dict.fromkeys(self.tested, element | {NONE})
+        env |= dict.fromkeys(self.hyperparameters, host)
+        return env | {"step": host} if self.counts else env
 
     # ---- statements ---------------------------------------------------------------------------
 
@@ -142,44 +160,28 @@ class _Checker:
 
     def _statement(self, node: ast.stmt, env: Env) -> Env:
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                self._may_assign(node.targets[0], name)
+            case ast.Assign(targets=[ast.Name(id=name) as target]):
+                self._may_assign(target)
                 return env | {name: frozenset({self.kinds.kind(node.value, env)})}
             case ast.Assign(targets=[ast.Tuple(elts=targets)]):
                 return self._unpack(node, targets, env)
-            case ast.If():
-                return self._if(node, env)
+            case ast.If(test=test):
+                self.kinds.condition(test, env)
+                yes = self._block(node.body, _refined(test, True, env))
+                no = self._block(node.orelse, _refined(test, False, env))
+                unset = frozenset({UNSET})
+                return {name: yes.get(name, unset) | no.get(name, unset) for name in yes | no}
             case ast.Pass():
                 return env
-            case ast.Return():
-                self.refuse(node, "a formula returns once, at its end", "use `if` without `return`")
-            case ast.AugAssign(target=ast.Name(id=name), op=op):
-                sign = SIGNS.get(type(op), "+")
-                self.refuse(
-                    node,
-                    f"a formula may not change a tensor in place (`{sign}=`)",
-                    f"write `{name} = {name} {sign} ...`",
-                )
-            case ast.AnnAssign():
-                self.refuse(node, "a formula's names carry no annotations", "leave it out")
-            case ast.For() | ast.While() | ast.AsyncFor():
-                self.refuse(
-                    node,
-                    "a formula may not loop: it is one element's update",
-                    "write the update of one element; the kernel loops over them",
-                )
-        self.refuse(
-            node,
-            f"a formula may not contain `{ast.unparse(node).split()[0]}`",
-            "use assignments, `if` on hyperparameters and one `return`",
-        )
+        self._outside(node)
 
-    def _may_assign(self, node: ast.AST, name: str) -> None:
-        if name == "step" or self.kinds.word(name) is not None:
-            self.refuse(node, f"a formula may not give `{name}` a new meaning", "take another name")
+    def _may_assign(self, target: ast.Name) -> None:
+        self._may_name(target, target.id)
+        if target.id == "step":
+            self.refuse(target, "a formula may not change `step`", "take another name")
 
     def _unpack(self, node: ast.Assign, targets: list[ast.expr], env: Env) -> Env:
-        if isinstance(node.value, ast.Tuple) or self.kinds.kind(node.value, env) != HOST:
+        if not isinstance(node.value, ast.Name) or self.kinds.kind(node.value, env) != HOST:
             self.refuse(
                 node,
                 "only a hyperparameter can be unpacked (`beta1, beta2 = betas`)",
@@ -188,19 +190,31 @@ class _Checker:
         for target in targets:
             if not isinstance(target, ast.Name):
                 self.refuse(target, "a hyperparameter unpacks into plain names", "name each part")
-            self._may_assign(target, target.id)
+            self._may_assign(target)
             env = env | {target.id: frozenset({HOST})}
         return env
 
-    def _if(self, node: ast.If, env: Env) -> Env:
-        self.kinds.condition(node.test, env)
-        yes = self._block(node.body, _refine(node.test, True, env))
-        no = self._block(node.orelse, _refine(node.test, False, env))
-        return {
-            name: yes.get(name, frozenset()) | no.get(name, frozenset())
-            | (frozenset() if name in yes and name in no else frozenset({UNSET}))
-            for name in yes | no
-        }  # fmt: skip
+    def _outside(self, node: ast.stmt) -> NoReturn:
+        """Refuse a statement that the language does not have."""
+        rule = f"a formula may not contain `{ast.unparse(node).split()[0]}`"
+        instead = "use assignments, `if` on hyperparameters and one `return`"
+        match node:
+            case ast.Return():
+                rule, instead = "a formula returns once, at its end", "use `if` without `return`"
+            case ast.Assign():
+                rule, instead = "a formula assigns to one name in a line", "write `name = ...`"
+            case ast.AugAssign(op=op):
+                rule = f"a formula may not change a value in place (`{SIGNS[type(op)]}=`)"
+                name = ast.unparse(node.target)
+                instead = f"write `{name} = {name} {SIGNS[type(op)]} ...`"
+            case ast.AnnAssign():
+                rule, instead = "a formula's variables carry no annotations", "leave it out"
+            case ast.For() | ast.While() | ast.AsyncFor():
+                rule = "a formula may not loop: it is one element's update"
+                instead = "write the update of one element; the kernel loops over them"
+            case ast.Expr(value=value):
+                rule = f"a formula may not contain `{ast.unparse(value)}`"
+        self.refuse(node, rule, instead)
 
     def _return(self, node: ast.stmt, env: Env) -> None:
         assert isinstance(node, ast.Return)
@@ -215,39 +229,40 @@ class _Checker:
                 f"write `return {', '.join(due)}`",
             )
         for name, item in zip(due, given, strict=True):
-            if isinstance(item, ast.Name) and item.id in due and item.id != name:
-                self.refuse(
-                    item,
-                    f"`{item.id}` is returned where `{name}` is due",
-                    f"write `return {', '.join(due)}`",
-                )
-            if isinstance(item, ast.Name) and name in self.tested and item.id == name:
-                kinds = env[name] - {NONE}  # a state that is not there stays so
-            else:
-                kinds = frozenset({self.kinds.kind(item, env)})
-            if kinds - {ELEMENT}:
-                self.refuse(
-                    item,
-                    f"`{name}` must be computed from elements, this is {_spoken(kinds)}",
-                    "keep what depends on hyperparameters alone out of p and the states",
-                )
+            self._returned(name, item, due, env)
+
+    def _returned(self, name: str, item: ast.expr, due: tuple[str, ...], env: Env) -> None:
+        """Check what is returned as the new value of `name`."""
+        if isinstance(item, ast.Name) and item.id == name:
+            if env[name] == {NONE}:
+                return  # a state that is never made
+            env = env | {name: env[name] - {NONE}}  # one that is not there yet stays so
+        elif isinstance(item, ast.Name) and item.id in due:
+            self.refuse(
+                item,
+                f"`{item.id}` is returned where `{name}` is due",
+                f"write `return {', '.join(due)}`",
+            )
+        kind = self.kinds.kind(item, env)
+        if kind != ELEMENT:
+            what = "a value of the host" if kind == HOST else "a comparison"
+            self.refuse(
+                item,
+                f"`{name}` must be computed from elements, this is {what}",
+                "keep what depends on hyperparameters alone out of p and the states",
+            )
 
 
-def _refine(test: ast.expr, truth: bool, env: Env) -> Env:
-    """Narrow what a state may hold by what a decision has told of it."""
+def _refined(test: ast.expr, truth: bool, env: Env) -> Env:
+    """Narrow what a name may hold by what a decision has told of it."""
     match test:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return _refine(operand, not truth, env)
+            return _refined(operand, not truth, env)
         case ast.BoolOp(op=op, values=values) if isinstance(op, ast.And) is truth:
             for value in values:
-                env = _refine(value, truth, env)
-        case ast.Compare(ops=[op]) if (name := none_test(test)) in env:
+                env = _refined(value, truth, env)
+        case ast.Compare(ops=[op]) if (name := none_test(test)) is not None:
             absent = isinstance(op, ast.Is) is truth
-            kinds = frozenset({NONE}) if absent else env[name] - {NONE}
-            return env | {name: kinds}
+            there = env[name] - {NONE} or env[name]
+            return env | {name: frozenset({NONE}) if absent else there}
     return env
-
-
-def _spoken(kinds: frozenset[str]) -> str:
-    names = {HOST: "a value of the host", MASK: "a comparison", UNSET: "not always set"}
-    return " or ".join(names.get(kind, kind) for kind in sorted(kinds - {ELEMENT}))

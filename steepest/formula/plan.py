@@ -7,15 +7,18 @@ still holds, so that a plan is never run on hyperparameters it was not made for.
 
 import ast
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from steepest.errors import HyperparameterError
+from steepest.formula.kinds import none_test
 from steepest.formula.parse import Formula
 from steepest.formula.words import WORDS, inverse
 
-HOST_WORDS = {**WORDS, "inverse": inverse}
+HOST_WORDS = {**WORDS, "_inverse": inverse, "__builtins__": {}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +91,15 @@ class _Planner:
         self.lines: list[tuple[str, ast.expr]] = []
         self.host: list[str] = []
         self.slots: dict[str, str] = {}
-        self.taken = {"group", "step", "host", *formula.hyperparameters}
+        self.taken = {"step", *formula.hyperparameters}
         self.taken |= {n for statement in formula.body for n in _names(statement)}
-        self.globals: dict[str, Any] = {**HOST_WORDS, "__builtins__": {}}
         self.now: dict[str, Any] = {"step": step}
         self.env: dict[str, _Value | None] = {
             name: _Value(ast.Name(name), True) for name in ("p", "g", *formula.states)
         }
         self.env |= dict.fromkeys(absent)
         for name in formula.hyperparameters:
-            self.host.append(f"{name} = group[{name!r}]")
+            self.host.append(f"{name} = _group[{name!r}]")
             self.now[name] = group[name]
             self.env[name] = _Value(ast.Name(name), False)
         self.env["step"] = _Value(ast.Name("step"), False)
@@ -119,7 +121,7 @@ class _Planner:
             *(_names(expr) for _, expr in self.lines), *map(_names, outputs.values())
         )
         source = self._host_source()
-        scope = dict(self.globals)
+        scope: dict[str, Any] = dict(HOST_WORDS)
         exec(compile(source, f"<host of {self.formula.name}>", "exec"), scope)
         return Plan(
             formula=self.formula,
@@ -137,7 +139,7 @@ class _Planner:
     def _host_source(self) -> str:
         values = ", ".join(self.slots.values())
         body = [*self.host, f"return ({values}{',' * (len(self.slots) == 1)})"]
-        return "def host(group, step):\n" + "".join(f"    {line}\n" for line in body)
+        return "def host(_group, step):\n" + "".join(f"    {line}\n" for line in body)
 
     # ---- statements ---------------------------------------------------------------------------
 
@@ -172,14 +174,15 @@ class _Planner:
     def _host_line(self, target: str, source: str) -> None:
         line = f"{target} = {source}"
         self.host.append(line)
-        exec(line, self.globals, self.now)
+        exec(line, dict(HOST_WORDS), self.now)
 
     def _decide(self, test: ast.expr) -> bool:
         """Answer an `if`, and have the host function check the answer at every step."""
-        source = ast.unparse(_Decision(self.env).visit(ast.parse(ast.unparse(test), mode="eval")))
-        answer = bool(eval(source, self.globals, self.now))
+        lowered = self._lower(test).expr
+        source = ast.unparse(lowered)
+        answer = bool(self._now(source))
         self.decisions.append((ast.unparse(test), answer))
-        if _names(ast.parse(source)):  # else it asks of states alone, which `absent` settles
+        if _names(lowered):  # else it asks of states alone, which `absent` settles
             self.host.append(f"if {f'not ({source})' if answer else source}: return None")
         return answer
 
@@ -188,6 +191,20 @@ class _Planner:
         fresh = next(n for i in itertools.count(1) if (n := f"{name}_{i}") not in self.taken)
         self.taken.add(fresh)
         return fresh
+
+    def _now(self, source: str) -> Any:
+        """Evaluate an expression of the host with the values of this moment."""
+        return eval(source, dict(HOST_WORDS), self.now)
+
+    def _check_number(self, source: str) -> None:
+        value = self._now(source)
+        try:
+            math.isnan(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise HyperparameterError(
+                f"{self.formula.name}: `{source}` meets an element, so it must be one real number, "
+                f"not {value!r}"
+            ) from None
 
     # ---- expressions --------------------------------------------------------------------------
 
@@ -208,6 +225,10 @@ class _Planner:
                 return _Value(ast.UnaryOp(op, value.expr), value.element)
             case ast.BinOp():
                 return self._binary(node)
+            case ast.BoolOp(op=op, values=values):
+                return _Value(ast.BoolOp(op, [self._lower(v).expr for v in values]), False)
+            case ast.Compare() if (name := none_test(node)) is not None:
+                return self._none_test(node, self.env[name])
             case ast.Compare(left=left, ops=ops, comparators=[right]):
                 return self._join([left, right], lambda a, b: ast.Compare(a, ops, [b]))
             case ast.Call(func=func, args=args):
@@ -215,11 +236,17 @@ class _Planner:
                 return self._join(args, lambda *parts: ast.Call(ast.Name(word), [*parts], []))
         raise AssertionError(ast.dump(node))
 
+    def _none_test(self, node: ast.Compare, value: _Value | None) -> _Value:
+        """Answer `name is None` for a state, which the plan knows; leave the rest to the host."""
+        if value is not None and not value.element:
+            return _Value(ast.Compare(value.expr, node.ops, node.comparators), False)
+        return _Value(ast.Constant((value is None) is isinstance(node.ops[0], ast.Is)), False)
+
     def _binary(self, node: ast.BinOp) -> _Value:
         left, right = self._lower(node.left), self._lower(node.right)
         if isinstance(node.op, ast.Div) and left.element and not right.element:
             # One division per step instead of one per element.
-            right = _Value(ast.Call(ast.Name("inverse"), [right.expr], []), False)
+            right = _Value(ast.Call(ast.Name("_inverse"), [right.expr], []), False)
             return _Value(ast.BinOp(left.expr, ast.Mult(), self._element(right)), True)
         if isinstance(node.op, ast.Pow) and left.element and isinstance(right.expr, ast.Constant):
             return _Value(ast.BinOp(left.expr, node.op, right.expr), True)
@@ -239,24 +266,10 @@ class _Planner:
             return value.expr
         source = ast.unparse(value.expr)
         if source not in self.slots:
+            self._check_number(source)
             slot = self.slots[source] = self._fresh("s")
             self.host.append(f"{slot} = {source}")
         return ast.Name(self.slots[source])
-
-
-class _Decision(ast.NodeTransformer):
-    """Rewrites an `if`'s test over the values that the names hold at this point."""
-
-    def __init__(self, env: dict[str, _Value | None]) -> None:
-        self.env = env
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id not in self.env:
-            return node
-        value = self.env[node.id]
-        if value is None:
-            return ast.Constant(None)
-        return ast.Constant(True) if value.element else value.expr  # only `is None` asks of one
 
 
 def _names(tree: ast.AST) -> set[str]:

@@ -26,7 +26,10 @@ def exp(x: Value) -> Value:
     """Return e to the power x; infinity where that overflows."""
     if isinstance(x, Tensor):
         return torch.exp(x)
-    return math.exp(x) if x < 709.78 else math.inf if x == x else math.nan
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 def log(x: Value) -> Value:

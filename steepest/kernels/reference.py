@@ -39,7 +39,7 @@ def update(
     g = _computed(p.grad)
     if scale != 1:
         g = g * scale
-    old = [_computed(state[s]) if s in plan.reads else None for s in formula.states]
+    old = [None if state.get(s) is None else _computed(state[s]) for s in formula.states]
     hyperparameters = {name: group[name] for name in formula.hyperparameters}
     if formula.counts:
         hyperparameters["step"] = step
@@ -67,6 +67,7 @@ def _computed(t: Tensor) -> Tensor:
     return t.to(_COMPUTED_IN.get(t.dtype, t.dtype))
 
 
-def _store(t: Tensor, value: Tensor) -> None:
-    """Write a computed value into a tensor's own memory."""
-    (torch.view_as_real(t) if t.is_complex() else t).copy_(value)
+def _store(t: Tensor, value: Tensor | float) -> None:
+    """Write a computed value into a tensor's own memory; a number into every element."""
+    t = torch.view_as_real(t) if t.is_complex() else t
+    t.copy_(value) if isinstance(value, Tensor) else t.fill_(value)
