@@ -51,7 +51,7 @@ def clip_grad_norm_(
         )
     factor = float(max_norm) / (norm + 1e-6)
     if not factor >= 1:  # NaN scales too, as in torch
-        found.scale(factor)
+        found.scale(grads, factor)
     return torch.tensor(norm, dtype=grads[0].dtype)
 
 
@@ -66,11 +66,12 @@ def clip_grad_value_(
         foreach: torch's choice of implementation, for gradients that no kernel serves.
     """
     known = _listed(parameters)
-    found = Gradients.of(_grads(known))
-    if found is None:
+    grads = _grads(known)
+    found = Gradients.of(grads)
+    if found is None or clip_value != clip_value:
         torch.nn.utils.clip_grad_value_(known, clip_value, foreach)
     else:
-        found.clamp(float(clip_value))
+        found.clamp(grads, float(clip_value))
 
 
 def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

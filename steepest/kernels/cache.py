@@ -16,7 +16,7 @@ from pathlib import Path
 def folder() -> Path:
     """Return the cache folder: `$STEEPEST_CACHE_DIR`, or the platform's user cache."""
     if chosen := os.environ.get("STEEPEST_CACHE_DIR"):
-        return Path(chosen)
+        return Path(chosen).absolute()
     import platformdirs
 
     return platformdirs.user_cache_path("steepest") / "kernels"
@@ -31,8 +31,8 @@ def read(name: str) -> bytes | None:
         content = (here / f"{name}.o").read_bytes()
     except OSError:
         return None
-    checksum, content = content[:32], content[32:]
-    return content if hashlib.sha256(content).digest() == checksum else None
+    seal, code = content[:32], content[32:]
+    return code if seal == _seal(name, code) else None
 
 
 def keep(name: str, code: bytes, text: str) -> None:
@@ -43,19 +43,27 @@ def keep(name: str, code: bytes, text: str) -> None:
     """
     here = folder()
     try:
-        here.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if here.is_absolute():
+            here.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = _distrust(here)
         if reason is None:
             _replace(here / f"{name}.py", text.encode())
-            _replace(here / f"{name}.o", hashlib.sha256(code).digest() + code)
+            _replace(here / f"{name}.o", _seal(name, code) + code)
             return
     except OSError as error:
         reason = f"it cannot be written ({error.strerror or error})"
     _warn_once(str(here), reason)
 
 
+def _seal(name: str, code: bytes) -> bytes:
+    """Return 32 bytes that tell whether a file is whole, and the one of its name."""
+    return hashlib.sha256(name.encode() + b"\0" + code).digest()
+
+
 def _distrust(here: Path) -> str | None:
     """Say why a folder is not safe to run code from; None when it is."""
+    if not here.is_absolute():
+        return "you have no home folder"
     about = here.lstat()
     if not stat.S_ISDIR(about.st_mode):
         return "it is no folder of its own (a link, or a file)"

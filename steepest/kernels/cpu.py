@@ -64,13 +64,12 @@ def kernel(_begin, _end, _address):
 def source(plan: Plan, dtype: torch.dtype) -> str:
     """Return the kernel of a plan as Python source for numba, float32 or float64."""
     real = {torch.float32: "float32", torch.float64: "float64"}[dtype]
-    arrays = ("p", "g", *plan.states)
+    arrays = [f"_all_{name}" for name in ("p", "g", *plan.states)]  # a formula's have no `_` first
     chosen = "; ".join(f"{test}: {'yes' if answer else 'no'}" for test, answer in plan.decisions)
-    loads = [f"{name}_0 = {name}[_i]" for name in ("p", *plan.reads)]
-    spell = _Spelling(arrays)
-    lines = [f"{name} = {spell(expr)}" for name, expr in plan.lines]
-    stores = [f"{name}[_i] = {spell(expr)}" for name, expr in plan.outputs.items()]
-    body = [*loads, "g_0 = _scale * g[_i]", *lines, *stores]
+    loads = [f"{name} = _all_{name}[_i]" for name in ("p", *plan.reads)]
+    lines = [f"{name} = {_spelled(expr)}" for name, expr in plan.lines]
+    stores = [f"_all_{name}[_i] = {_spelled(expr)}" for name, expr in plan.outputs.items()]
+    body = [*loads, "g = _scale * _all_g[_i]", *lines, *stores]
     return TEMPLATE.format(
         title=f"{plan.formula.name}, {real}" + (f" ({chosen})" if chosen else "") + ".",
         version=importlib.metadata.version("steepest"),
@@ -85,18 +84,20 @@ def source(plan: Plan, dtype: torch.dtype) -> str:
     )
 
 
+def _spelled(expr: ast.expr) -> str:
+    """Return an expression of the language as numba reads it."""
+    copy = ast.parse(ast.unparse(expr), mode="eval")
+    return ast.unparse(ast.fix_missing_locations(_Spelling().visit(copy)))
+
+
 class _Spelling(ast.NodeTransformer):
-    """Writes an expression of the language as numba reads it."""
+    """Gives constants the dtype, and small powers as products."""
 
-    def __init__(self, arrays: tuple[str, ...]) -> None:
-        self.arrays = arrays
-
-    def __call__(self, expr: ast.expr) -> str:
-        copy = ast.parse(ast.unparse(expr), mode="eval")
-        return ast.unparse(ast.fix_missing_locations(self.visit(copy)))
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Name(f"{node.id}_0") if node.id in self.arrays else node
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "sign":
+            node.args.append(ast.Call(ast.Name("_real"), [ast.Constant(1)], []))
+        return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         return ast.Call(ast.Name("_real"), [node], [])
@@ -134,6 +135,11 @@ def fixed(name: str) -> "Native":
 def parallel_for() -> Callable[[int, int, int, int, int], int]:
     """Return torch's own `parallel_for(begin, end, grain, function, argument)`."""
     return _machine().parallel_for()
+
+
+def missing_torch() -> str | None:
+    """Name a function of torch's that kernels call and this torch does not have."""
+    return _machine().missing_torch()
 
 
 @functools.cache

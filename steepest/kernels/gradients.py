@@ -9,14 +9,15 @@ from torch import Tensor
 
 import steepest.kernels.job as J
 from steepest.kernels import cpu
-from steepest.kernels.launch import ITEMS, Job, describe, why_not
+from steepest.kernels.launch import Job, describe, pointers
+from steepest.kernels.tensors import why_not
 
 
 class Gradients:
     """A list of gradients of one dtype.
 
     Keeps no tensor alive: it knows what the list looked like, and is used again for any list that
-    looks the same, with the addresses of that moment.
+    looks the same, with the addresses of that moment. The caller keeps the list meanwhile.
     """
 
     _recent = threading.local()
@@ -30,9 +31,7 @@ class Gradients:
         if found is None or not found._take(things):
             if len(known) > 8:
                 known.clear()
-            if not things or len(set(map(id, things))) < len(things):
-                return None
-            if any(why_not(g) or g.dtype is not things[0].dtype for g in things):
+            if not things or len({g.dtype for g in things}) > 1 or any(map(why_not, things)):
                 return None
             found = known[str(len(grads))] = cls(things)
             if not found._take(things):
@@ -47,18 +46,29 @@ class Gradients:
         describe(self.job, (), grads)
 
     def _take(self, grads: tuple[Tensor, ...]) -> bool:
-        return not cpu.fixed("moved").call(id(grads) + ITEMS, 0, self.job.address)
+        return not cpu.fixed("moved").call(pointers(grads), 0, self.job.address)
 
     def norm(self) -> float:
         """Return the Euclidean norm of all gradients together, in float64."""
         return self.job.squares() ** 0.5
 
-    def scale(self, factor: float) -> None:
-        """Multiply every gradient, in place."""
-        self.factor[0] = factor
-        self.job.run(cpu.fixed("scale"))
+    def scale(self, grads: Sequence[Tensor], factor: float) -> None:
+        """Multiply every gradient, in place; `grads` as `of` was given them."""
+        self._write("scale", grads, factor)
 
-    def clamp(self, limit: float) -> None:
+    def clamp(self, grads: Sequence[Tensor], limit: float) -> None:
         """Bound every gradient's elements to plus and minus a limit, in place; NaN stays."""
-        self.factor[0] = limit
-        self.job.run(cpu.fixed("clamp"))
+        self._write("clamp", grads, limit)
+
+    def _write(self, name: str, grads: Sequence[Tensor], factor: float) -> None:
+        self.factor[0] = factor
+        self.job.run(cpu.fixed(name), alone=self._overlap())
+        things = tuple(grads)
+        cpu.fixed("bump").call(pointers(things), 0, self.job.address)
+
+    def _overlap(self) -> bool:
+        """Tell whether two gradients share memory: one thread then writes them in order."""
+        first = self.job.arrays[J.ROWS][:, J.GRAD]
+        order = np.argsort(first)
+        first, last = first[order], (first + self.job.sizes)[order]
+        return bool((first[1:] < last[:-1]).any())

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 import steepest.kernels.job as J
 
 SIGNATURE = int64(int64, int64, int64)
-FLAGS = {"contract", "nsz", "arcp"}  # never nnan or ninf: NaN and Inf flow as in torch
+FLAGS = {"contract", "nsz"}  # nnan, ninf, arcp would keep NaN and Inf from flowing as in torch
 I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 _BARE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -146,5 +146,6 @@ def minimum(a, b):
 
 
 @inner
-def sign(x):
-    return where(x > 0, x * 0 + 1, where(x < 0, x * 0 - 1, x * 0))
+def sign(x, one):
+    """Return -1, 0 or 1 in the dtype of `one`; 0 for NaN."""
+    return one if x > 0 else (-one if x < 0 else one - one)

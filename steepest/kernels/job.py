@@ -25,7 +25,7 @@ ITEM_SIZE = next(_field)
 """4 for float32, 8 for float64."""
 OBJECT_COUNT = next(_field)
 OBJECTS = next(_field)
-"""Address of pointers to the tensor objects that last: p, states and step of each row."""
+"""Address of pointers to the tensor objects that last: p of each row, then states and steps."""
 PRINTS = next(_field)
 """Address of their prints: (layout, address) each."""
 GRAD_PRINTS = next(_field)
@@ -45,6 +45,10 @@ TENSOR = next(_field)
 """Address of the type torch.Tensor."""
 PARAMETER = next(_field)
 """Address of the type torch.nn.Parameter."""
+KEYS = next(_field)
+"""Offset of the dispatch keys inside a C++ tensor, in bytes."""
+PLAIN = next(_field)
+"""The dispatch keys of a plain tensor: dense, on the CPU, no sign or conjugation left to turn."""
 SCRATCH = next(_field)
 """Address of four int64 to receive results in."""
 

@@ -5,8 +5,9 @@ the same step: `Launch.fits` reads layout and address of every tensor through to
 interface (some nanoseconds each) and refuses when anything but a gradient has moved.
 """
 
-import ctypes
+import os
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -20,6 +21,7 @@ from torch.nn import Parameter
 import steepest.kernels.job as J
 from steepest.formula import Plan
 from steepest.kernels import cpu
+from steepest.kernels.tensors import OFFSETS, PLAIN
 
 if TYPE_CHECKING:
     from steepest.kernels.machine import Native
@@ -28,76 +30,19 @@ CHUNK = 16_384
 """Elements of a chunk: with its states it fits the second-level cache (bench/chunks.py)."""
 PARALLEL = 1 << 16
 """Elements from which a second thread pays (bench/chunks.py)."""
-REALS = (torch.float32, torch.float64)
 
+ITEMS = 0 if OFFSETS is None else OFFSETS.items
 _grad = attrgetter("grad")
 
 
-# ---- what a kernel can serve --------------------------------------------------------------------
+def _stay_alone() -> None:
+    """Use one thread: the OpenMP pool of the parent is not there, and waiting for it never ends."""
+    global PARALLEL
+    PARALLEL = sys.maxsize
 
 
-def why_not(p: Tensor, *others: Tensor) -> str | None:
-    """Say why no kernel can serve a parameter with its gradient and states; None when one can."""
-    if _OFFSETS is None:
-        return "this Python does not keep tensors where the kernels look for them"
-    for t in (p, *others):
-        if type(t) not in (Tensor, Parameter):
-            return f"a {type(t).__name__} is not a plain tensor"
-        if t.layout is not torch.strided:
-            return f"its layout is {t.layout}"
-        if t.device.type != "cpu":
-            return f"it is on the device {t.device}"
-        if t.dtype not in REALS:
-            return f"its dtype is {t.dtype}"
-        if t.dtype is not p.dtype or t.shape != p.shape:
-            return f"a {t.dtype} {tuple(t.shape)} belongs to a {p.dtype} {tuple(p.shape)}"
-        if t.is_neg():
-            return "its sign is yet to be turned (a view made by torch.imag or conj)"
-    if all(t.is_contiguous() for t in (p, *others)):
-        return None
-    strides = {_order(t) for t in (p, *others)}
-    if len(strides) > 1:
-        return "its strides differ from those of its gradient or state"
-    return None if _is_dense(p) else "its elements overlap or leave gaps in memory"
-
-
-def _order(t: Tensor) -> tuple[tuple[int, int], ...]:
-    """Return sizes and strides of the dimensions that decide the order in memory."""
-    return tuple((n, s) for n, s in zip(t.shape, t.stride(), strict=True) if n != 1)
-
-
-def _is_dense(t: Tensor) -> bool:
-    expected = 1
-    for n, stride in sorted(_order(t), key=lambda pair: pair[1]):
-        if stride != expected:
-            return False
-        expected *= n
-    return True
-
-
-def _find(holder: Any, value: int, size: int) -> int:
-    """Return the offset inside an object at which a number stands; StopIteration when nowhere."""
-    here = id(holder)
-    return next(
-        k for k in range(0, size, 8) if ctypes.c_int64.from_address(here + k).value == value
-    )
-
-
-def _find_offsets() -> tuple[int, int, int] | None:
-    """Find where a tensor keeps its C++ tensor and its type, and a tuple its items."""
-    t = torch.empty(0)
-    try:
-        return (
-            _find(t, t._cdata, Tensor.__basicsize__),
-            _find(t, id(Tensor), object.__basicsize__),
-            _find((t,), id(t), tuple.__basicsize__ + 8),
-        )
-    except StopIteration:
-        return None
-
-
-_OFFSETS = _find_offsets()
-ITEMS = _OFFSETS[2] if _OFFSETS else 0
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stay_alone)
 
 
 # ---- jobs ---------------------------------------------------------------------------------------
@@ -112,6 +57,7 @@ class Job:
         self.address = self.fields.ctypes.data
         self.arrays: dict[int, np.ndarray] = {}
         self.elements = sum(lengths)
+        self.sizes = np.array(lengths, np.int64) * dtype.itemsize
         chunks = np.array(list(_chunks(lengths)), np.int64).reshape(-1, J.CHUNK_WIDTH)
         self.chunk_count = len(chunks)
         self[J.CHUNK_COUNT] = len(chunks)
@@ -119,6 +65,7 @@ class Job:
         self[J.ITEM_SIZE] = dtype.itemsize
         self.point(J.CHUNKS, chunks)
         self.point(J.ROWS, rows)
+        self.point(J.LENGTHS, self.sizes)
 
     def __setitem__(self, place: int, value: int) -> None:
         self.fields[place] = value
@@ -129,10 +76,10 @@ class Job:
         self.fields[place] = array.ctypes.data
         return array
 
-    def run(self, native: "Native") -> None:
+    def run(self, native: "Native", alone: bool = False) -> None:
         """Run native code over all chunks, by torch's threads where that pays."""
         self.fields[J.NEXT] = 0
-        if self.elements > PARALLEL:
+        if self.elements > PARALLEL and not alone:
             cpu.parallel_for()(0, self.chunk_count, 1, native.address, self.address)
         else:
             native.call(0, 0, self.address)
@@ -158,16 +105,19 @@ def describe(job: Job, objects: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -
 
     `objects` must be kept alive as long as the job is used: they are read where they stand.
     """
-    assert _OFFSETS is not None
-    job[J.HANDLE], job[J.KIND], _ = _OFFSETS
-    job[J.TENSOR], job[J.PARAMETER] = id(Tensor), id(Parameter)
-    job[J.OBJECTS], job[J.OBJECT_COUNT] = id(objects) + ITEMS, len(objects)
+    assert OFFSETS is not None
+    job[J.HANDLE], job[J.KIND], job[J.KEYS] = OFFSETS.handle, OFFSETS.kind, OFFSETS.keys
+    job[J.TENSOR], job[J.PARAMETER], job[J.PLAIN] = id(Tensor), id(Parameter), PLAIN
+    job[J.OBJECTS], job[J.OBJECT_COUNT] = pointers(objects), len(objects)
     job.point(J.PRINTS, np.zeros((len(objects), 2), np.int64))
     job.point(J.GRAD_PRINTS, np.zeros(len(grads), np.int64))
     job.point(J.SCRATCH, np.zeros(4, np.int64))
-    if J.LENGTHS not in job.arrays:
-        job.point(J.LENGTHS, np.zeros(len(grads), np.int64))
-    cpu.fixed("learn").call(id(grads) + ITEMS, 0, job.address)
+    cpu.fixed("learn").call(pointers(grads), 0, job.address)
+
+
+def pointers(objects: tuple[Any, ...]) -> int:
+    """Return the address at which a tuple keeps pointers to its items."""
+    return id(objects) + ITEMS
 
 
 # ---- launches -----------------------------------------------------------------------------------
@@ -201,7 +151,8 @@ class Launch:
         self.objects, rows = self._rows()
         lengths = [p.numel() for p in self.params]
         self.job = Job(lengths, rows, dtype)
-        self.sizes = np.array(lengths, np.int64) * dtype.itemsize
+        self.held: tuple[Tensor, ...] = ()
+        """The gradients, from `fits` to the end of `run`: another thread may drop its own."""
         self._watch()
         width = J.FIRST_SCALAR + len(plan.scalars)
         self.job[J.SCALAR_WIDTH] = width
@@ -214,33 +165,32 @@ class Launch:
         self.address = self.job.address
 
     def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
-        rows, objects = [], []
+        rows, others = [], []
         for k, batch in enumerate(self.batches):
             for p, states, counter in zip(batch.params, batch.states, batch.counters, strict=True):
                 place = 0 if counter is None else counter.data_ptr()
                 rows.append([k, place, p.data_ptr(), -1, *(s.data_ptr() for s in states)])
-                objects += [p, *states] if counter is None else [p, *states, counter]
-        return tuple(objects), np.array(rows, np.int64)
+                others += states if counter is None else [*states, counter]
+        return (*self.params, *others), np.array(rows, np.int64)
 
     def _watch(self) -> None:
         """Record what every tensor is, so that `fits` can tell when it is another."""
-        spans = self._written()
-        self.job.point(J.WRITTEN, spans)
+        spans = self.job.point(J.WRITTEN, self._spans())
         self.job[J.WRITTEN_COUNT] = len(spans)
-        self.job.point(J.LENGTHS, self.sizes)
         describe(self.job, self.objects, tuple(map(_grad, self.params)))
 
-    def _written(self) -> np.ndarray:
-        """Return the ranges of memory (first, last + 1) that the kernel writes, sorted."""
-        states = [k for k, s in enumerate(self.plan.states) if s in self.plan.writes]
-        columns = [J.P, *(J.GRAD + 1 + k for k in states)]
-        first = self.job.arrays[J.ROWS][:, columns]
-        spans = np.stack([first, first + self.sizes[:, None]], axis=-1).reshape(-1, 2)
+    def _spans(self) -> np.ndarray:
+        """Return the memory of every tensor but the gradients, sorted: (first, last + 1) each."""
+        rows = self.job.arrays[J.ROWS]
+        first = np.delete(rows, [0, J.GRAD], axis=1)
+        last = first + self.job.sizes[:, None]
+        last[:, 0] = first[:, 0] + np.float32().itemsize * (first[:, 0] != 0)  # a step counter
+        spans = np.stack([first, last], axis=-1).reshape(-1, 2)
         spans = spans[spans[:, 0] < spans[:, 1]]
         return np.ascontiguousarray(spans[np.argsort(spans[:, 0])])
 
     def overlaps(self) -> bool:
-        """Tell whether two rows write the same memory: a kernel would update it in any order."""
+        """Tell whether two tensors share memory: a kernel would update it in any order."""
         spans = self.job.arrays[J.WRITTEN]
         return bool((spans[1:, 0] < spans[:-1, 1]).any())
 
@@ -262,12 +212,14 @@ class Launch:
 
     def fits(self) -> bool:
         """Tell whether every tensor is what and where it was; take the gradients' addresses."""
-        grads = tuple(map(_grad, self.params))
-        return not self._moved(id(grads) + ITEMS, 0, self.address)
+        self.held = tuple(map(_grad, self.params))
+        return not self._moved(id(self.held) + ITEMS, 0, self.address)
 
     def run(self) -> None:
         """Update every row, after `prepare` and `fits` have said yes."""
         self.job.run(self.kernel)
+        cpu.fixed("bump").call(pointers(self.objects), 0, self.address)
+        self.held = ()
         for batch in self.batches:
             batch.step += 1
 

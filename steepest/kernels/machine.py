@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import linecache
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,14 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 import torch
 
+from steepest.errors import KernelError
 from steepest.kernels import cache
+
+BUMP_VERSION = (
+    "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE",
+    "?bump_version@impl@autograd@torch@@YAXAEBVTensor@at@@@Z",
+)
+"""torch::autograd::impl::bump_version(const at::Tensor&), as the platforms' compilers name it."""
 
 
 class Native(NamedTuple):
@@ -56,7 +64,11 @@ def load(text: str, entry: str, label: str) -> Native:
     if code is None:
         code = _target().emit_object(module(text, entry, name))
         cache.keep(name, code, text)
-    _add_torch_symbols()
+    if missing := missing_torch() or _missing(code):
+        raise KernelError(
+            f"{label}: its kernel calls {missing}, which this process does not have; "
+            "use fused=False"
+        )
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -118,15 +130,48 @@ def _native_text() -> str:
     return "".join((here / f"{n}.py").read_text() for n in ("job", "intrinsics", "native"))
 
 
-# ---- torch's C functions ------------------------------------------------------------------------
+# ---- functions that native code calls -----------------------------------------------------------
+
+
+def _missing(code: bytes) -> str | None:
+    """Name a function that machine code calls and this process does not have.
+
+    LLVM ends the process when it meets one, so they are looked up before: `powf` and its kin,
+    `memset`. Read from the table of symbols of an ELF file; the C libraries of the platforms that
+    have other files are always loaded whole.
+    """
+    if code[:4] != b"\x7fELF":
+        return None
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    width, count = struct.unpack_from("<HH", code, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", code, table + k * width) for k in range(count)]
+    for _, kind, _, _, start, size, link, *_ in sections:
+        for symbol in range(start + 24, start + size, 24) if kind == 2 else ():
+            name, _, _, section = struct.unpack_from("<IBBH", code, symbol)
+            begin = sections[link][4] + name
+            word = code[begin : code.index(b"\0", begin)].decode()
+            if section == 0 and not llvm.address_of_symbol(word) and not _add_symbol(word, word):
+                return word
+    return None
+
+
+def _add_symbol(name: str, *known_as: str) -> bool:
+    """Let native code find a function of torch, or of a library that torch stands on."""
+    for word in known_as:
+        if function := getattr(_torch_library(), word, None):
+            llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+            return True
+    return False
 
 
 @functools.cache
-def _add_torch_symbols() -> None:
-    """Let native code find the functions of torch's stable C interface that it calls."""
-    library = _torch_library()
-    for name in re.findall(r"aoti_torch_\w+", _native_text()):
-        llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+def missing_torch() -> str | None:
+    """Name a function of torch's that native code calls and this torch does not have."""
+    called = re.findall(r"aoti_torch_\w+", _native_text())
+    missing = [name for name in called if not _add_symbol(name, name)]
+    if not _add_symbol("steepest_bump_version", *BUMP_VERSION):
+        missing.append("bump_version")
+    return missing[0] if missing else None
 
 
 def parallel_for() -> Callable[[int, int, int, int, int], int]:
@@ -136,7 +181,8 @@ def parallel_for() -> Callable[[int, int, int, int, int], int]:
     return function
 
 
+@functools.cache
 def _torch_library() -> ctypes.CDLL:
     folder = Path(torch.__file__).parent / "lib"
-    (path,) = [*folder.glob("libtorch_cpu.*"), *folder.glob("torch_cpu.dll")][:1]
-    return ctypes.CDLL(str(path))
+    paths = [*folder.glob("libtorch_cpu.*"), *folder.glob("torch_cpu.dll"), torch._C.__file__]
+    return ctypes.CDLL(str(paths[0]))

@@ -19,13 +19,12 @@ from steepest.kernels.intrinsics import (
 # ---- has anything moved? ------------------------------------------------------------------------
 
 _get = types.int32(types.int64, types.int64)
-get_layout = types.ExternalFunction("aoti_torch_get_layout", _get)
-get_device = types.ExternalFunction("aoti_torch_get_device_type", _get)
 get_dtype = types.ExternalFunction("aoti_torch_get_dtype", _get)
 get_dim = types.ExternalFunction("aoti_torch_get_dim", _get)
 get_sizes = types.ExternalFunction("aoti_torch_get_sizes", _get)
 get_strides = types.ExternalFunction("aoti_torch_get_strides", _get)
 get_data = types.ExternalFunction("aoti_torch_get_data_ptr", _get)
+bump_version = types.ExternalFunction("steepest_bump_version", types.void(types.int64))
 
 
 @inner
@@ -37,22 +36,18 @@ def mix(total, value):
 
 @inner
 def layout_of(thing, job):
-    """Print a tensor object's type, layout, device, dtype, sizes and strides; 0 for no tensor."""
+    """Print a tensor object's type, dtype, sizes and strides; 0 for what is no plain tensor."""
     scratch = job[J.SCRATCH]
     out, out32 = pointer_int64(scratch), pointer_int32(scratch)
     kind = pointer_int64(thing + job[J.KIND])[0]
     if kind != job[J.TENSOR] and kind != job[J.PARAMETER]:
         return int64(0)
     handle = thing + job[J.HANDLE]
-    total = mix(int64(-3750763034362895579), kind)
-    get_layout(handle, scratch)
-    layout = int64(out32[0])
-    get_device(handle, scratch)
-    total = mix(total, layout * 256 + out32[0])
-    if layout != 0 or out32[0] != 0:
-        return total  # not strided on the CPU: has no strides to ask for
+    tensor = pointer_int64(handle)[0]
+    if pointer_int64(tensor + job[J.KEYS])[0] != job[J.PLAIN]:
+        return int64(0)  # sparse, elsewhere, with a sign to turn, under a transform, ...
     get_dtype(handle, scratch)
-    total = mix(total, int64(out32[0]))
+    total = mix(mix(int64(-3750763034362895579), kind), int64(out32[0]))
     get_dim(handle, scratch)
     dim = out[0]
     total = mix(total, dim)
@@ -130,12 +125,28 @@ def moved(grads, kernel, address):
             return 1
         here = address_of(things[r], job)
         if here != rows[row + J.GRAD]:
-            if is_written(here, here + lengths[r], job):
+            if is_written(here, here + lengths[r], job) or (here <= 0 and lengths[r] > 0):
                 return 1
             rows[row + J.GRAD] = here
     job[J.NEXT] = 0
     if kernel != 0:
         call(kernel, 0, 0, address)
+        bump_versions(objects, job)
+    return 0
+
+
+@inner
+def bump_versions(things, job):
+    """Count a change of the first tensors, one for each row: autograd refuses a backward through
+    what was changed since the forward."""
+    for r in range(job[J.ROW_COUNT]):
+        bump_version(things[r] + job[J.HANDLE])
+
+
+@entry
+def bump(things, unused, address):
+    """Count a change of the tensors at `things`, one for each row."""
+    bump_versions(pointer_int64(things), pointer_int64(address))
     return 0
 
 
@@ -191,8 +202,8 @@ def multiply(n, x, factor):
 def bound(n, x, limit):
     for i in range(n):
         value = x[i]
-        value = limit if value > limit else value
-        x[i] = -limit if value < -limit else value
+        value = -limit if value < -limit else value
+        x[i] = limit if value > limit else value
 
 
 @entry

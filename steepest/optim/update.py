@@ -15,7 +15,8 @@ from torch import Tensor
 from steepest.errors import KernelError
 from steepest.formula import Formula, Plan, plan
 from steepest.kernels import reference
-from steepest.kernels.launch import Batch, Launch, why_not
+from steepest.kernels.launch import Batch, Launch
+from steepest.kernels.tensors import why_not, why_not_counter
 
 
 class Update:
@@ -34,7 +35,10 @@ class Update:
         self.formula = formula
         self.state = state
         self.groups = groups
-        self.seen = [(group, list(group["params"])) for group in groups]
+        self.seen = [
+            (group, list(group["params"]), group["fused"], group["differentiable"])
+            for group in groups
+        ]
         self.idle: list[Tensor] = []
         self.launches: list[Launch] = []
         self.rows: list[tuple[Plan, Tensor, dict[str, Any]]] = []
@@ -64,19 +68,20 @@ class Update:
         if self.formula.counts or chosen.states:
             own = self.state[p]
         states = self._states(chosen, p, own)
-        reason = self._refusal(group, p, states)
+        counter = own["step"] if self.formula.counts else None
+        reason = self._refusal(group, p, states, counter)
         if reason is not None:
             self._refer(chosen, p, group, reason)
             return
         batch = batches.setdefault((chosen, p.dtype, k, step), Batch(group, step))
         batch.params.append(p)
         batch.states.append(states)
-        batch.counters.append(own.get("step"))
+        batch.counters.append(counter)
 
     def _states(self, chosen: Plan, p: Tensor, own: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return the states that a plan touches, made where they are not there yet."""
-        if self.formula.counts and "step" not in own:
-            own["step"] = torch.tensor(0.0, dtype=torch.float32)
+        if self.formula.counts and not isinstance(own.get("step"), Tensor):
+            own["step"] = torch.tensor(own.get("step", 0), dtype=torch.float32, device="cpu")
         for name in chosen.reads:
             if own.get(name) is None:
                 own[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
@@ -87,13 +92,20 @@ class Update:
         new = dict(self.first.get(p, ()))
         return tuple(new[name] if name in new else own[name] for name in chosen.states)
 
-    def _refusal(self, group: dict[str, Any], p: Tensor, states: tuple[Tensor, ...]) -> str | None:
+    def _refusal(
+        self,
+        group: dict[str, Any],
+        p: Tensor,
+        states: tuple[Tensor, ...],
+        counter: Tensor | None,
+    ) -> str | None:
         if group["fused"] is False:
             return "fused=False asks for the reference"
         if group["differentiable"]:
             return "differentiable=True records the step, which a kernel cannot"
         assert p.grad is not None
-        return why_not(p, p.grad, *states)
+        reason = why_not(p, p.grad, *states)
+        return why_not_counter(counter) if reason is None and counter is not None else reason
 
     def _refer(self, chosen: Plan, p: Tensor, group: dict[str, Any], reason: str) -> None:
         if group["fused"]:
@@ -147,8 +159,10 @@ class Update:
         """Tell whether groups, parameters and missing gradients are those this was made of."""
         if len(groups) != len(self.seen):
             return False
-        for k, (seen, params) in enumerate(self.seen):
+        for k, (seen, params, fused, differentiable) in enumerate(self.seen):
             group = groups[k]
+            if group["fused"] is not fused or group["differentiable"] is not differentiable:
+                return False
             now = group["params"]
             if group is not seen or len(now) != len(params) or not all(map(is_, now, params)):
                 return False
