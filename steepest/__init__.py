@@ -1,3 +1,44 @@
-"""steepest trains PyTorch models: an optimizer is a formula, the loop is in the open."""
+"""steepest trains PyTorch models: an optimizer is a formula, the loop is in the open.
+
+    import steepest.optim as optim      # torch.optim's names, as fused kernels
+    from steepest import Run, train     # the loop, with checkpoints, metrics and progress
+
+`import steepest` itself imports nothing: each name is fetched when it is first used.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steepest import clip, data, optim, schedules
+    from steepest.train import Report, Run, train
 
 __version__ = "0.1.0"
+__all__ = ["Report", "Run", "__version__", "clip", "data", "optim", "schedules", "train"]
+
+
+class _Package(ModuleType):
+    """This package: `steepest.train` is the function, also once its room of that name is imported."""
+
+    @property
+    def train(self) -> Any:
+        return importlib.import_module("steepest.train").train
+
+    @train.setter
+    def train(self, room: ModuleType) -> None:
+        """Python sets a package's attribute when it imports a room of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("Report", "Run"):
+            return getattr(importlib.import_module("steepest.train"), name)
+        if name in __all__:
+            return importlib.import_module(f"steepest.{name}")
+        raise AttributeError(f"module 'steepest' has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return __all__
+
+
+sys.modules[__name__].__class__ = _Package
