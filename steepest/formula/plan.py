@@ -18,7 +18,7 @@ from steepest.formula.kinds import none_test
 from steepest.formula.parse import Formula
 from steepest.formula.words import WORDS, inverse
 
-HOST_WORDS = {**WORDS, "_inverse": inverse, "__builtins__": {}}
+HOST_WORDS: dict[str, Any] = {**WORDS, "_inverse": inverse, "__builtins__": {}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class _Planner:
         self.lines: list[tuple[str, ast.expr]] = []
         self.host: list[str] = []
         self.slots: dict[str, str] = {}
-        self.taken = {"step", *formula.hyperparameters}
+        self.taken = {"p", "g", "step", *formula.states, *formula.hyperparameters}
         self.taken |= {n for statement in formula.body for n in _names(statement)}
         self.now: dict[str, Any] = {"step": step}
         self.env: dict[str, _Value | None] = {
@@ -105,23 +105,13 @@ class _Planner:
         self.env["step"] = _Value(ast.Name("step"), False)
 
     def plan(self) -> Plan:
-        self._block(self.formula.body[:-1])
-        returned = self.formula.body[-1]
-        assert isinstance(returned, ast.Return)
-        assert returned.value is not None
-        items = returned.value.elts if isinstance(returned.value, ast.Tuple) else [returned.value]
-        outputs = {}
-        for name, item in zip(("p", *self.formula.states), items, strict=True):
-            if isinstance(item, ast.Name) and self.env[item.id] is None:
-                continue  # a state that was not there and is not made
-            expr = self._element(self._lower(item))
-            if not (isinstance(expr, ast.Name) and expr.id == name):
-                outputs[name] = expr
-        used = set().union(
-            *(_names(expr) for _, expr in self.lines), *map(_names, outputs.values())
-        )
+        *body, returned = self.formula.body
+        self._block(body)
+        outputs = self._outputs(returned)
+        lines = [expr for _, expr in self.lines]
+        used = set().union(*map(_names, (*lines, *outputs.values())))
         source = self._host_source()
-        scope: dict[str, Any] = dict(HOST_WORDS)
+        scope = dict(HOST_WORDS)
         exec(compile(source, f"<host of {self.formula.name}>", "exec"), scope)
         return Plan(
             formula=self.formula,
@@ -135,6 +125,20 @@ class _Planner:
             host=scope["host"],
             host_source=source,
         )
+
+    def _outputs(self, returned: ast.stmt) -> dict[str, ast.expr]:
+        """Return what to store where; what is returned as it came is not stored."""
+        assert isinstance(returned, ast.Return)
+        assert returned.value is not None
+        items = returned.value.elts if isinstance(returned.value, ast.Tuple) else [returned.value]
+        outputs = {}
+        for name, item in zip(("p", *self.formula.states), items, strict=True):
+            if isinstance(item, ast.Name) and self.env[item.id] is None:
+                continue  # a state that was not there and is not made
+            expr = self._element(self._lower(item))
+            if not (isinstance(expr, ast.Name) and expr.id == name):
+                outputs[name] = expr
+        return outputs
 
     def _host_source(self) -> str:
         values = ", ".join(self.slots.values())
@@ -174,7 +178,7 @@ class _Planner:
     def _host_line(self, target: str, source: str) -> None:
         line = f"{target} = {source}"
         self.host.append(line)
-        exec(line, dict(HOST_WORDS), self.now)
+        exec(line, HOST_WORDS, self.now)
 
     def _decide(self, test: ast.expr) -> bool:
         """Answer an `if`, and have the host function check the answer at every step."""
@@ -194,7 +198,7 @@ class _Planner:
 
     def _now(self, source: str) -> Any:
         """Evaluate an expression of the host with the values of this moment."""
-        return eval(source, dict(HOST_WORDS), self.now)
+        return eval(source, HOST_WORDS, self.now)
 
     def _check_number(self, source: str) -> None:
         value = self._now(source)
