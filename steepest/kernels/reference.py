@@ -26,6 +26,8 @@ def update(
 ) -> None:
     """Update one parameter and its states in place by its formula.
 
+    Where autograd records, states are replaced instead: their old values may be needed again.
+
     Args:
         plan: says which states the formula touches.
         p: the parameter, with a gradient of any layout.
@@ -43,7 +45,8 @@ def update(
     hyperparameters = {name: group[name] for name in formula.hyperparameters}
     if formula.counts:
         hyperparameters["step"] = step
-    here = _computed(p)
+    recording = torch.is_grad_enabled()
+    here = _computed(p.clone() if recording else p)
     new = formula(here, g, *old, **hyperparameters)
     given = {id(t) for t in (here, *old) if t is not None}
     new_p, *new_states = (
@@ -52,7 +55,7 @@ def update(
     )  # a value may be another's old memory, which is about to be written
     for name, value in zip(formula.states, new_states, strict=True):
         if name in plan.writes:
-            if state.get(name) is None:
+            if state.get(name) is None or recording:
                 state[name] = torch.empty_like(p, memory_format=torch.preserve_format)
             _store(state[name], value)
     _store(p, new_p)

@@ -22,6 +22,8 @@ def adadelta(
 
 
 class Adadelta(
-    Optimizer, formula=adadelta, options=("capturable", "foreach", "maximize", "differentiable")
+    Optimizer,
+    formula=adadelta,
+    options=("foreach", "*", "capturable", "maximize", "differentiable"),
 ):
     """Adadelta: no learning rate to tune, as the paper has it."""

@@ -22,6 +22,6 @@ def adagrad(
 
 
 class Adagrad(
-    Optimizer, formula=adagrad, options=("foreach", "maximize", "differentiable", "fused")
+    Optimizer, formula=adagrad, options=("foreach", "*", "maximize", "differentiable", "fused")
 ):
     """Adagrad, with a learning rate that may decay as 1 / (1 + (step - 1) * lr_decay)."""

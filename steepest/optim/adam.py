@@ -7,6 +7,7 @@ Differs from Reddi et al., as torch does: the maximum is taken before the bias i
 """
 
 from steepest.formula import maximum, sqrt
+from steepest.optim.hyper import LAYOUT
 from steepest.optim.optimizer import Optimizer
 
 
@@ -33,5 +34,5 @@ def adam(
     return p, exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
-class Adam(Optimizer, formula=adam):
+class Adam(Optimizer, formula=adam, options=(*LAYOUT, "decoupled_weight_decay")):
     """Adam with L2 weight decay; `AdamW` decouples the decay from the moments."""

@@ -13,5 +13,6 @@ class AdamW(
     formula=adam,
     defaults={"weight_decay": 1e-2},
     fixed={"decoupled_weight_decay": True},
+    options=("*", "maximize", "foreach", "capturable", "differentiable", "fused"),
 ):
     """Adam with decoupled weight decay; the decay shrinks p before Adam's own step."""

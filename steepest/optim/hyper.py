@@ -5,7 +5,6 @@ The bounds are torch's, checked here once for every optimizer and every param gr
 
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,19 +16,20 @@ from steepest.formula.parse import REQUIRED, Formula
 Check = Callable[[Any], bool]
 
 BOUNDS: dict[str, tuple[str, Check]] = {
-    "lr": ("at least 0", lambda x: 0 <= x < math.inf),
-    "eps": ("at least 0", lambda x: 0 <= x < math.inf),
-    "weight_decay": ("at least 0", lambda x: 0 <= x < math.inf),
+    "lr": ("at least 0", lambda x: x >= 0),
+    "eps": ("at least 0", lambda x: x >= 0),
+    "weight_decay": ("at least 0", lambda x: x >= 0),
     "betas": ("numbers from 0 up to, not including, 1", lambda x: all(0 <= b < 1 for b in x)),
-    "momentum": ("at least 0", lambda x: 0 <= x < math.inf),
-    "alpha": ("at least 0", lambda x: 0 <= x < math.inf),
+    "momentum": ("at least 0", lambda x: x >= 0),
+    "alpha": ("at least 0", lambda x: x >= 0),
+    "dampening": ("a number", lambda x: abs(x) >= 0),
     "rho": ("from 0 to 1", lambda x: 0 <= x <= 1),
-    "lr_decay": ("at least 0", lambda x: 0 <= x < math.inf),
-    "initial_accumulator_value": ("at least 0", lambda x: 0 <= x < math.inf),
+    "lr_decay": ("at least 0", lambda x: x >= 0),
+    "initial_accumulator_value": ("at least 0", lambda x: x >= 0),
 }
 """What a hyperparameter of this name must be, wherever it occurs."""
 
-OPTIONS = {
+OPTIONS: dict[str, bool | None] = {
     "foreach": None,
     "maximize": False,
     "capturable": False,
@@ -38,21 +38,25 @@ OPTIONS = {
 }
 """torch's options of execution, with their defaults."""
 
+LAYOUT = ("*", *OPTIONS)
+"""What follows the hyperparameters in a constructor; `*` begins what must be named."""
+
 
 def signature(
     formula: Formula, defaults: Mapping[str, Any], fixed: Iterable[str], options: Iterable[str]
 ) -> inspect.Signature:
     """Return the constructor's signature: params, the hyperparameters, then the options."""
+    values = {**OPTIONS, **formula.hyperparameters, **defaults, "clip_norm": None}
+    known = [name for name in formula.hyperparameters if name not in (*fixed, *options)]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("params", kind)]
-    for name, default in {**formula.hyperparameters, **defaults}.items():
-        if name not in fixed:
-            empty = inspect.Parameter.empty if default is REQUIRED else default
-            parameters.append(inspect.Parameter(name, kind, default=empty))
-    parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=OPTIONS.get(name))
-        for name in (*options, "clip_norm")
-    ]
+    extra = [name for name in ("*", "fused") if name not in options]
+    for name in (*known, *options, *extra, "clip_norm"):
+        if name == "*":
+            kind = inspect.Parameter.KEYWORD_ONLY
+            continue
+        default = inspect.Parameter.empty if values[name] is REQUIRED else values[name]
+        parameters.append(inspect.Parameter(name, kind, default=default))
     return inspect.Signature(parameters)
 
 
@@ -82,22 +86,34 @@ def bind(
     return bound.arguments
 
 
-def check(name: str, group: Mapping[str, Any]) -> None:
+def check(name: str, group: Mapping[str, Any], formula: Formula) -> None:
     """Refuse a group whose hyperparameters or options are out of bounds.
 
     Raises:
         HyperparameterError: says which, its rule and what was given.
     """
-    for word, value in group.items():
-        if word in BOUNDS:
-            rule, holds = BOUNDS[word]
-            if not _holds(holds, value):
-                raise HyperparameterError(f"{name}: {word} must be {rule}, not {value!r}")
-    if group.get("nesterov") and not (group.get("momentum", 0) > 0 and group["dampening"] == 0):
+    for word, default in formula.hyperparameters.items():
+        value, (rule, holds) = group[word], BOUNDS.get(word, ("", lambda x: True))
+        if isinstance(default, tuple):
+            rule = f"{len(default)} {rule or 'values'}"
+        if not _is_alike(value, default) or not _holds(holds, value):
+            raise HyperparameterError(f"{name}: {word} must be {rule}, not {value!r}")
+    _check_nesterov(name, group)
+    _check_execution(name, group)
+
+
+def _check_nesterov(name: str, group: Mapping[str, Any]) -> None:
+    if not group.get("nesterov") or not {"momentum", "dampening"} <= group.keys():
+        return
+    if not group["momentum"] > 0 or group["dampening"] != 0:
         raise HyperparameterError(
             f"{name}: nesterov needs momentum > 0 and dampening = 0, not momentum="
             f"{group['momentum']} and dampening={group['dampening']}"
         )
+
+
+def _check_execution(name: str, group: Mapping[str, Any]) -> None:
+    """Refuse options of execution that exclude each other or cannot be honoured."""
     if group.get("fused") and (group.get("foreach") or group.get("differentiable")):
         other = "foreach" if group.get("foreach") else "differentiable"
         raise HyperparameterError(f"{name}: fused=True and {other}=True exclude each other")
@@ -113,8 +129,15 @@ def _holds(rule: Check, value: Any) -> bool:
         return False
     try:
         return bool(rule(value))
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):
         return False
+
+
+def _is_alike(value: Any, default: Any) -> bool:
+    """Tell whether a value has as many parts as the default, where that has parts."""
+    if not isinstance(default, tuple):
+        return True
+    return isinstance(value, tuple | list) and len(value) == len(default)
 
 
 def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -8,10 +8,10 @@ import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 from torch.autograd import profiler
 
-from steepest.errors import HyperparameterError
+from steepest.errors import HyperparameterError, StateError
 from steepest.formula import Formula, parse
 from steepest.optim import hyper
-from steepest.optim.state import State, fitted
+from steepest.optim.state import State, fitted, plain
 from steepest.optim.update import Update
 
 
@@ -40,7 +40,7 @@ class Optimizer(torch.optim.Optimizer):
 
     formula: ClassVar[Formula]
     fixed: ClassVar[Mapping[str, Any]] = {}
-    options: ClassVar[tuple[str, ...]] = tuple(hyper.OPTIONS)
+    options: ClassVar[tuple[str, ...]] = hyper.LAYOUT
 
     _step_supports_amp_scaling = True
     _update: Update | None = None
@@ -50,7 +50,7 @@ class Optimizer(torch.optim.Optimizer):
         formula: Callable | None = None,
         defaults: Mapping[str, Any] | None = None,
         fixed: Mapping[str, Any] | None = None,
-        options: Iterable[str] | None = None,
+        options: Iterable[str] = hyper.LAYOUT,
     ) -> None:
         """Give a class its formula.
 
@@ -58,7 +58,8 @@ class Optimizer(torch.optim.Optimizer):
             formula: the update rule.
             defaults: defaults that differ from the formula's.
             fixed: hyperparameters that this class settles, and its constructor does not take.
-            options: the options of torch's class of this name, where it has not all of them.
+            options: what follows the hyperparameters in torch's class of this name, in its order;
+                `*` begins what must be named.
         """
         super().__init_subclass__()
         if formula is None:
@@ -67,9 +68,8 @@ class Optimizer(torch.optim.Optimizer):
             return
         cls.formula = parse(formula)
         cls.fixed = fixed or {}
-        cls.options = tuple(hyper.OPTIONS if options is None else options)
-        known = dict.fromkeys((*cls.options, "fused"))
-        cls.__signature__ = hyper.signature(cls.formula, defaults or {}, cls.fixed, known)
+        cls.options = tuple(options)
+        cls.__signature__ = hyper.signature(cls.formula, defaults or {}, cls.fixed, cls.options)
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         if not hasattr(self, "formula"):
@@ -85,7 +85,9 @@ class Optimizer(torch.optim.Optimizer):
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise HyperparameterError(f"{name}: clip_norm must be above 0, not {self.clip_norm!r}")
         self._norm: float | None = None
-        super().__init__(params, {**bound, **self.fixed})
+        defaults = {**bound, **self.fixed}
+        hyper.check(name, defaults, self.formula)
+        super().__init__(params, defaults)
 
     # ---- groups and state ---------------------------------------------------------------------
 
@@ -94,7 +96,7 @@ class Optimizer(torch.optim.Optimizer):
         name = type(self).__name__
         if isinstance(param_group, dict):
             hyper.check_known(name, param_group, self.defaults)
-            hyper.check(name, {**self.defaults, **param_group})
+            hyper.check(name, {**self.defaults, **param_group}, self.formula)
         super().add_param_group(param_group)
         self._update = None
 
@@ -120,19 +122,16 @@ class Optimizer(torch.optim.Optimizer):
         self._norm = None
         super().__setstate__(own)
         if entries is not None:
-            self.state = entries
+            self._state = State(self._forget, entries)
         self._forget()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state by torch's keys and layout, so that torch.optim can load it."""
-        result = super().state_dict()
-        result["state"] = {
-            k: dict(v) if isinstance(v, dict) else v for k, v in result["state"].items()
-        }
-        if "fused" not in self.options:
-            for group in result["param_groups"]:
-                group.pop("fused", None)
-        return result
+        first = self.register_state_dict_post_hook(plain, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            first.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state_dict of this optimizer or of torch's class of the same name.
@@ -143,6 +142,12 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             StateError: it does not fit; the optimizer is unchanged.
         """
+        if not isinstance(state_dict, dict):
+            given = type(state_dict).__name__
+            raise StateError(
+                f"{type(self).__name__}: a state_dict is a dict, not a {given}; load the file "
+                "with torch.load and pass what its optimizer returned from state_dict()"
+            )
         last = self.register_load_state_dict_pre_hook(fitted)
         try:
             super().load_state_dict(state_dict)
@@ -195,10 +200,10 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         scale = 1.0
         own = self.__dict__
-        if "found_inf" in own:  # GradScaler sets both for the length of this call
-            if own["found_inf"] is not None and own["found_inf"]:
+        if "grad_scale" in own or "found_inf" in own:  # GradScaler sets both for this call
+            if own.get("found_inf"):
                 return loss
-            if own["grad_scale"] is not None:
+            if own.get("grad_scale") is not None:
                 scale = 1.0 / float(own["grad_scale"])
         update = self._update
         if update is None or not update.step(self.param_groups, scale, self.clip_norm):

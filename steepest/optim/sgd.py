@@ -27,5 +27,5 @@ def sgd(
     return p, momentum_buffer
 
 
-class SGD(Optimizer, formula=sgd, options=("maximize", "foreach", "differentiable", "fused")):
+class SGD(Optimizer, formula=sgd, options=("*", "maximize", "foreach", "differentiable", "fused")):
     """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay."""

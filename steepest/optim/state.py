@@ -6,6 +6,7 @@ again at each step, the dicts that hold them say when an entry was replaced.
 
 from collections import defaultdict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -75,7 +76,17 @@ class State(Noting):
         return defaultdict, (dict, dict(self))
 
 
-# ---- loading ------------------------------------------------------------------------------------
+# ---- saving and loading -------------------------------------------------------------------------
+
+
+def plain(optimizer: Any, result: dict[str, Any]) -> None:
+    """Make a state_dict torch's: plain dicts, and no option that torch's class has not."""
+    for key, entry in result["state"].items():
+        if isinstance(entry, dict):
+            result["state"][key] = dict(entry)
+    if "fused" not in optimizer.options:
+        for group in result["param_groups"]:
+            group.pop("fused", None)
 
 
 def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
@@ -88,27 +99,53 @@ def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
         StateError: a group, a parameter or a state is missing, extra or of another shape.
     """
     name = type(optimizer).__name__
-    groups, saved_groups = optimizer.param_groups, saved["param_groups"]
+    state, saved_groups = _parts(name, saved)
+    groups = optimizer.param_groups
     if len(groups) != len(saved_groups):
         raise StateError(
             f"{name}: the state_dict has {len(saved_groups)} param groups, the optimizer has "
             f"{len(groups)}; build the optimizer with the same groups"
         )
-    result_groups, result_state = [], {}
+    result_groups = []
+    result_state = _unplaced(name, state, saved_groups)
     for k, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=True)):
         options = _options(optimizer, saved_group, k)
         keys = _matched(name, group, saved_group, k)
-        for index, (p, key) in enumerate(zip(group["params"], keys, strict=True)):
-            if key in saved["state"]:
-                label = group["param_names"][index] if "param_names" in group else f"{k}.{index}"
-                entry = _checked(optimizer, label, p, saved["state"][key], options)
-                result_state[key] = entry
+        labels = group.get("param_names") or [f"{k}.{index}" for index in range(len(keys))]
+        for label, p, key in zip(labels, group["params"], keys, strict=True):
+            if key in state:
+                result_state[key] = _checked(optimizer, label, p, state[key], options)
         result_groups.append(options | {"params": keys})
         if "param_names" in group:
             result_groups[-1]["param_names"] = list(group["param_names"])
-    known = {key for group in saved_groups for key in group["params"]}
-    extra = {k: v for k, v in saved["state"].items() if k not in known}
-    return {**saved, "state": result_state | extra, "param_groups": result_groups}
+    return {**saved, "state": result_state, "param_groups": result_groups}
+
+
+def _parts(name: str, saved: dict[str, Any]) -> tuple[dict[Any, Any], list[dict[str, Any]]]:
+    """Return the state and the groups of a state_dict, after checking that they are there."""
+    state, groups = saved.get("state"), saved.get("param_groups")
+    if (
+        not isinstance(state, dict)
+        or not isinstance(groups, list | tuple)
+        or not all(isinstance(group, dict) and "params" in group for group in groups)
+    ):
+        raise StateError(
+            f"{name}: a state_dict has a dict 'state' and a list 'param_groups' of dicts with "
+            f"'params', this has {', '.join(sorted(map(str, saved))) or 'nothing'}"
+        )
+    return state, list(groups)
+
+
+def _unplaced(name: str, state: dict[Any, Any], groups: list[dict[str, Any]]) -> dict[Any, Any]:
+    """Return a copy of the state that is no parameter's: a user's own, under a key of his."""
+    known = {key for group in groups for key in group["params"]}
+    extra = {key: value for key, value in state.items() if key not in known}
+    if strange := [key for key in extra if isinstance(key, int)]:
+        raise StateError(
+            f"{name}: the state_dict has a state for parameter {strange[0]}, which is in none of "
+            "its param groups; save it again, whole"
+        )
+    return deepcopy(extra)
 
 
 def _options(optimizer: Any, saved_group: dict[str, Any], k: int) -> dict[str, Any]:
@@ -124,7 +161,7 @@ def _options(optimizer: Any, saved_group: dict[str, Any], k: int) -> dict[str, A
                     f"{', '.join(sorted(key for key in options if key != 'param_names'))})"
                 )
             options[word] = default
-    check(type(optimizer).__name__, options)
+    check(type(optimizer).__name__, options, optimizer.formula)
     return options
 
 
@@ -182,11 +219,18 @@ def _needed(formula: Formula, options: dict[str, Any], present: dict[str, Any]) 
 
 def _copied(where: str, key: str, value: Any, p: Tensor) -> Tensor:
     if key == "step":
-        count = torch.as_tensor(value)
-        if count.numel() != 1:
-            raise StateError(f"{where}: 'step' must be one number, not {tuple(count.shape)}")
-        return count.detach().to("cpu", torch.float32).reshape(()).clone()
+        return _count(where, value)
     if not isinstance(value, Tensor) or value.shape != p.shape:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise StateError(f"{where}: {key!r} must have shape {tuple(p.shape)}, found {found}")
+    if value.is_complex() and not p.is_complex():
+        raise StateError(f"{where}: {key!r} is complex, the parameter is {p.dtype}")
     return value.detach().clone(memory_format=torch.preserve_format)
+
+
+def _count(where: str, value: Any) -> Tensor:
+    """Return a saved step as the tensor that counts; torch has saved it as an int, once."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if not isinstance(number, int | float) or number < 0 or not float(number).is_integer():
+        raise StateError(f"{where}: 'step' must be a whole number, at least 0, not {value!r}")
+    return torch.tensor(float(number), dtype=torch.float32)

@@ -44,8 +44,10 @@ class Update:
         self.rows: list[tuple[Plan, Tensor, dict[str, Any]]] = []
         self.first: dict[Tensor, list[tuple[str, Tensor]]] = {}
         """States that this step makes, entered once it has run; the next step has another plan."""
+        self.numbers: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        """Groups with tensors among their hyperparameters, and their copies with numbers."""
         batches: dict[tuple, Batch] = {}
-        for k, group in enumerate(groups):
+        for k, group in enumerate(map(self._numbered, groups)):
             for p in group["params"]:
                 if p.grad is None:
                     self.idle.append(p)
@@ -77,6 +79,18 @@ class Update:
         batch.params.append(p)
         batch.states.append(states)
         batch.counters.append(counter)
+
+    def _numbered(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Return a group to take the hyperparameters from: numbers, even where tensors hold them.
+
+        Scalars are computed in float64, and a tensor's arithmetic costs microseconds.
+        """
+        numbers = _numbers(group)
+        if not numbers or group["differentiable"]:
+            return group
+        copy = {**group, **numbers}
+        self.numbers.append((group, copy))
+        return copy
 
     def _states(self, chosen: Plan, p: Tensor, own: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return the states that a plan touches, made where they are not there yet."""
@@ -142,6 +156,8 @@ class Update:
         """
         if not self._is_current(groups):
             return False
+        for group, copy in self.numbers:
+            copy.update(group, **_numbers(group))
         if clip_norm is None and self.single is not None:
             return self.single.prepare(scale) and self.single.run_if_fits()
         if not all(launch.fits() for launch in self.launches):
@@ -204,3 +220,15 @@ class Update:
 
 
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
+
+
+def _numbers(group: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that are tensors, as numbers."""
+    found = {}
+    for name, value in group.items():
+        if name != "params":
+            if isinstance(value, Tensor):
+                found[name] = value.item()
+            elif isinstance(value, tuple) and any(isinstance(x, Tensor) for x in value):
+                found[name] = tuple(float(x) for x in value)
+    return found
