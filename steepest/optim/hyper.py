@@ -140,12 +140,26 @@ def _is_alike(value: Any, default: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == len(default)
 
 
+def check_clip_norm(name: str, bound: Any) -> None:
+    """Refuse a bound of the gradients' norm that is none.
+
+    Raises:
+        HyperparameterError: it is neither None nor a number above 0.
+    """
+    if bound is not None and not _holds(lambda x: x > 0, bound):
+        raise HyperparameterError(f"{name}: clip_norm must be a number above 0, not {bound!r}")
+
+
 def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> None:
     """Refuse a group's key that is a slip of a known one; other keys are the user's own.
 
     Raises:
         HyperparameterError: names the key and the known one.
     """
+    if "clip_norm" in group:
+        raise HyperparameterError(
+            f"{name}: clip_norm bounds all groups together; give it to {name}, not to a param group"
+        )
     words = [*known, "params", "param_names"]
     for word in group:
         near = difflib.get_close_matches(word, words, n=1, cutoff=0.85)

@@ -8,7 +8,7 @@ import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 from torch.autograd import profiler
 
-from steepest.errors import HyperparameterError, StateError
+from steepest.errors import StateError
 from steepest.formula import Formula, parse
 from steepest.optim import hyper
 from steepest.optim.state import State, fitted, plain
@@ -82,8 +82,7 @@ class Optimizer(torch.optim.Optimizer):
         del bound["params"]
         self.clip_norm: float | None = bound.pop("clip_norm")
         """The bound of the norm of all gradients together, or None; may be changed at any time."""
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise HyperparameterError(f"{name}: clip_norm must be above 0, not {self.clip_norm!r}")
+        hyper.check_clip_norm(name, self.clip_norm)
         self._norm: float | None = None
         defaults = {**bound, **self.fixed}
         hyper.check(name, defaults, self.formula)
@@ -106,7 +105,7 @@ class Optimizer(torch.optim.Optimizer):
         return self._state
 
     @state.setter
-    def state(self, value: Mapping[Any, Any]) -> None:
+    def state(self, value: Mapping[Any, Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._state = State(self._forget, value)
         self._forget()
 
@@ -205,13 +204,13 @@ class Optimizer(torch.optim.Optimizer):
                 return loss
             if own.get("grad_scale") is not None:
                 scale = 1.0 / float(own["grad_scale"])
-        update = self._update
-        if update is None or not update.step(self.param_groups, scale, self.clip_norm):
+        update, clip_norm = self._update, self.clip_norm
+        if update is None or not update.step(self.param_groups, scale, clip_norm):
             update = Update(self.formula, self.param_groups, self.state)
-            done = update.step(self.param_groups, scale, self.clip_norm)
+            done = update.step(self.param_groups, scale, clip_norm)
             assert done, "an update just made does not fit"
             self._update = update if update.lasting else None
-        self._norm = update.norm
+        self._norm = None if clip_norm is None else update.norm
         return loss
 
 
