@@ -130,6 +130,10 @@ ROWS = {
     "state on the wrong side": ("if m is not None:\n    m = g\nelse:\n    m = -«m»", "before", ""),
     "state still None after": ("if m is None:\n    pass\np = p - «m»", "used before it exists", ""),
     "state None, told by or": ("if m is None or lr:\n    p = p - «m»", "before it exists", ""),
+    "state, told by a mere or": ("if m is not None or lr:\n    p = «m»", "before it", "first"),
+    "state, told by a mere and": (
+        "if m is None and lr:\n    pass\nelse:\n    p = «m»", "before it exists", "first"
+    ),
     "hyperparameter may be None": ("if lr is None:\n    pass\np = «lr»", "hyperparameter `lr`", ""),
     "None twice": ("if m is None:\n    if m is not None:\n        p = «m»", "before it exists", ""),
     "comparison or number": ("if nesterov:\n    x = g > 0\nelse:\n    x = g\np = where(«x», p, g)",
