@@ -131,6 +131,7 @@ def test_runs_never_share_a_folder(steepest):
     assert code == 2
     assert "a/b is not empty" in err
     assert {path: path.read_bytes() for path in Path("a/b").iterdir()} == before
+    assert steepest("train line --resume a/b --epochs 2")[0] == 0
 
 
 def test_train_table(steepest):

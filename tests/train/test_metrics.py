@@ -22,6 +22,29 @@ def test_a_mean_is_weighted():
     assert (mean.total, mean.rows) == (8.0, 4)
 
 
+class Far(torch.Tensor):
+    """A number on an accelerator, where reading waits."""
+
+    is_cpu = False  # type: ignore[assignment]
+    reads = 0
+
+    def item(self) -> float:
+        Far.reads += 1
+        return super().item()
+
+
+def test_numbers_on_an_accelerator_are_read_late(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Far, "reads", 0)
+    mean = Mean()
+    for _ in range(99):
+        mean.add(torch.tensor(2.0).as_subclass(Far), 5)
+    assert (Far.reads, mean.rows, mean.total) == (0, 495, 0.0)
+    assert mean.read() == 2.0
+    for _ in range(100):
+        mean.add(torch.tensor(4.0).as_subclass(Far), 5)
+    assert (Far.reads, mean.total) == (199, 495 * 2.0 + 500 * 4.0)
+
+
 @pytest.mark.parametrize(
     ("target", "rows"),
     [(torch.zeros(3, 2), 3), (torch.zeros(()), 1), ([1, 2], 2), (5, 1), ({"a": 1}, 1)],

@@ -143,6 +143,11 @@ class Counted:
         self.closed += 1
 
 
+def test_a_bar_is_drawn_about_ten_times_a_second_and_a_log_at_most_once():
+    assert 0.05 <= Bar.seconds <= 0.2
+    assert Lines.seconds >= 1
+
+
 @pytest.mark.parametrize(("seconds", "drawn"), [(1e9, 0), (0.0, 30 + 3)])
 def test_drawing_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: int):
     counted = Counted(seconds)

@@ -194,6 +194,7 @@ def test_between_two_validation_batches(tmp_path: Path):
     folder = tmp_path / "stopped"
     with pytest.raises(Stopped, match="stopped after step 8"):
         train(make(folder, metrics={"mean": metric}))
+    assert load_checkpoint(folder / "checkpoint.pt")["kept"]["place"] == [1, 4, 8]
     run = make(folder, metrics={"mean": metric}, resume=True)
     whole = make(tmp_path / "whole", metrics={"mean": metric})
     assert_same(outcome(whole, train(whole)), outcome(run, train(run)))

@@ -186,7 +186,7 @@ class Modes(nn.Module):
 
 
 def test_validation_is_in_eval_mode_without_gradients():
-    model = Modes()
+    model = Modes().eval()
     train(run_of(model, validation=[(X, Y)], epochs=2))
     assert model.seen == ([(True, True)] * 3 + [(False, False)]) * 2
     assert model.training
@@ -355,6 +355,21 @@ def test_the_device_is_chosen():
     assert choose_device(torch.device("meta")).type == "meta"
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     assert choose_device() == (accelerator or torch.device("cpu"))
+
+
+DEVICES = sorted({"cpu", choose_device().type})
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_trains_on_the_device(tmp_path: Path, device: str):
+    model = linear()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    run = run_of(model, optimizer=optimizer, device=device, folder=tmp_path, validation=[(X, Y)])
+    report = train(run)
+    assert model.weight.device.type == device
+    assert report.final["validation_loss"] < report.history[0]["validation_loss"]
+    with pytest.raises(RunError, match=r"it was nan (at|by) step"):
+        train(run_of(model, optimizer=optimizer, device=device, batches=[(X, Y * math.nan)]))
 
 
 def test_importing_the_optimizers_imports_no_picture_or_table_library():
