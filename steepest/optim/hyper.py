@@ -48,6 +48,7 @@ def signature(
     """Return the constructor's signature: params, the hyperparameters, then the options."""
     values = {**OPTIONS, **formula.hyperparameters, **defaults, "clip_norm": None}
     known = [name for name in formula.hyperparameters if name not in (*fixed, *options)]
+    known.sort(key=lambda name: values[name] is not REQUIRED)  # those without a default go first
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("params", kind)]
     extra = [name for name in ("*", "fused") if name not in options]

@@ -1,0 +1,191 @@
+"""A user's own optimizers: a formula and a class of two lines; subclasses of ours."""
+
+import inspect
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from steepest import optim
+from steepest.errors import HyperparameterError
+from steepest.formula import sign
+from steepest.optim import Optimizer
+
+
+def lion(p, g, exp_avg, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+    """Chen et al. 2023, Algorithm 2, https://arxiv.org/abs/2302.06675"""
+    beta1, beta2 = betas
+    update = sign(beta1 * exp_avg + (1 - beta1) * g)
+    exp_avg = beta2 * exp_avg + (1 - beta2) * g
+    p = p - lr * (update + weight_decay * p)
+    return p, exp_avg
+
+
+class Lion(Optimizer, formula=lion):
+    """Lion: the sign of an interpolated momentum."""
+
+
+class TorchLion(torch.optim.Optimizer):
+    """The same by hand, as one writes it for torch."""
+
+    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["exp_avg"] = torch.zeros_like(p)
+                average = state["exp_avg"]
+                update = torch.sign(beta1 * average + (1 - beta1) * p.grad)
+                average.mul_(beta2).add_(p.grad, alpha=1 - beta2)
+                p.sub_(group["lr"] * (update + group["weight_decay"] * p))
+
+
+def parameters():
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(s, generator=generator)) for s in [(3,), (40, 50), ()]]
+
+
+def through_a_file(optimizer):
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def train(optimizers, sides, steps):
+    for _ in range(steps):
+        grads = [torch.randn_like(p.detach()) for p in sides[0]]
+        for optimizer, params in zip(optimizers, sides, strict=True):
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g.clone()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("fused", [True, None, False])
+def test_own_formula_equals_the_same_by_hand(fused, close):
+    """100 steps, the checkpoint swapped both ways, 100 more."""
+    sides = [parameters(), parameters()]
+
+    def make():
+        options = {"lr": 0.01, "weight_decay": 0.1}
+        return [Lion(sides[0], **options, fused=fused), TorchLion(sides[1], **options)]
+
+    optimizers = make()
+    train(optimizers, sides, 100)
+    saves = [through_a_file(optimizer) for optimizer in optimizers]
+    optimizers = make()
+    optimizers[0].load_state_dict(saves[1])
+    optimizers[1].load_state_dict(saves[0])
+    train(optimizers, sides, 100)
+    for p, q in zip(*sides, strict=True):
+        close(p.detach(), q.detach())
+        close(optimizers[0].state[p]["exp_avg"], optimizers[1].state[q]["exp_avg"])
+
+
+def test_own_optimizer_has_signature_hints_bounds_and_pickle():
+    names = [*inspect.signature(Lion).parameters]
+    assert names[:4] == ["params", "lr", "betas", "weight_decay"]
+    assert names[4:] == [
+        "foreach",
+        "maximize",
+        "capturable",
+        "differentiable",
+        "fused",
+        "clip_norm",
+    ]
+    with pytest.raises(
+        TypeError, match=r"Lion\(\) got an unknown argument 'beta'; did you mean bet"
+    ):
+        Lion(parameters(), beta=(0.9, 0.99))
+    with pytest.raises(HyperparameterError, match=r"Lion: lr must be at least 0, not -1"):
+        Lion(parameters(), lr=-1)
+    assert type(pickle.loads(pickle.dumps(Lion(parameters())))) is Lion
+
+
+def test_a_hyperparameter_without_default_must_be_given():
+    def descent(p, g, *, momentum=0.0, rate):
+        return p - rate * (1 + momentum) * g
+
+    class Descent(Optimizer, formula=descent):
+        """Plain."""
+
+    with pytest.raises(TypeError, match=r"Descent\(\): missing a required.*'rate'"):
+        Descent(parameters())
+    params = parameters()
+    before = [p.detach().clone() for p in params]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    Descent(params, rate=0.5).step()
+    for p, old in zip(params, before, strict=True):
+        assert torch.equal(p, old - 0.5)
+
+
+def test_own_hyperparameter_names_mean_what_the_formula_says():
+    """torch's bounds hold for torch's kinds of values: a tuple of three betas, no momentum."""
+
+    def three(p, g, *, lr=0.1, betas=(0.9, 0.9, 0.9), nesterov=False):
+        b1, b2, b3 = betas
+        if nesterov:
+            g = b1 * g
+        return p - lr * b2 * b3 * g
+
+    class Three(Optimizer, formula=three):
+        """Three betas."""
+
+    params = parameters()
+    for p in params:
+        p.grad = torch.ones_like(p)
+    Three(params, nesterov=True).step()
+    with pytest.raises(HyperparameterError, match="betas must be 3 numbers"):
+        Three(params, betas=(0.9, 0.9))
+
+
+# ---- subclasses ---------------------------------------------------------------------------------
+
+
+class Warm(optim.Adam):
+    """Adam with a constructor of its own and one more option."""
+
+    def __init__(self, params, lr=0.1, *, warmup=10, **options):
+        super().__init__(params, lr, **options)
+        self.warmup = warmup
+
+
+def test_a_subclass_with_a_constructor_of_its_own(close):
+    sides = [parameters(), parameters()]
+    optimizers = [
+        Warm(sides[0], warmup=3, amsgrad=True),
+        torch.optim.Adam(sides[1], 0.1, amsgrad=True),
+    ]
+    train(optimizers, sides, 5)
+    for p, q in zip(*sides, strict=True):
+        close(p.detach(), q.detach())
+    assert optimizers[0].warmup == 3
+    assert [*inspect.signature(Warm).parameters] == ["params", "lr", "warmup", "options"]
+    with pytest.raises(TypeError, match="did you mean amsgrad"):
+        Warm(parameters(), amsgrd=True)
+
+
+def test_a_subclass_that_steps_its_own_way():
+    class Twice(optim.SGD):
+        def step(self, closure=None):
+            super().step()
+            return super().step(closure)
+
+    (p,) = [nn.Parameter(torch.ones(3))]
+    p.grad = torch.ones(3)
+    optimizer = Twice([p], lr=0.25)
+    optimizer.step()
+    assert torch.equal(p, torch.full((3,), 0.5))
+
+
+def test_the_class_without_a_formula_says_what_to_do():
+    with pytest.raises(TypeError, match=r"no formula; make a class: `class Mine\(Optimizer"):
+        Optimizer(parameters(), {})
