@@ -28,10 +28,10 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import steepest.train.record
 from steepest import optim
 from steepest.data import Batches, synthetic
 from steepest.train import Run, train
+from steepest.train import record as train_record
 from steepest.train.progress import Bar, Place
 
 ROWS = 10_000
@@ -181,7 +181,7 @@ def draw_bars() -> None:
     def bar(name: str, start: Place, *, shown: bool = True) -> Bar:
         return Bar(name, start, console)
 
-    steepest.train.record.open_progress = bar
+    train_record.open_progress = bar
 
 
 def main() -> None:

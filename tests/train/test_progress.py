@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from steepest.data import Batches
-from steepest.train import Run, train
+from steepest.train import Run, record, train
 from steepest.train import progress as progress_module
 from steepest.train.progress import Bar, Lines, Nothing, Place, open_progress
 
@@ -151,7 +151,7 @@ def test_a_bar_is_drawn_about_ten_times_a_second_and_a_log_at_most_once():
 @pytest.mark.parametrize(("seconds", "drawn"), [(1e9, 0), (0.0, 30 + 3)])
 def test_drawing_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: int):
     counted = Counted(seconds)
-    monkeypatch.setattr("steepest.train.record.open_progress", lambda *_, **__: counted)
+    monkeypatch.setattr(record, "open_progress", lambda *_, **__: counted)
     model = nn.Linear(1, 1)
     batches = Batches(torch.zeros(10, 1), torch.zeros(10, 1), batch_size=1)
     optimizer = torch.optim.SGD(model.parameters())

@@ -15,7 +15,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from steepest import optim, schedules
 from steepest.data import Batches
 from steepest.errors import CheckpointError, RecipeError
-from steepest.train import Report, Run, RunError, Stopped, load_checkpoint, read_metrics, train
+from steepest.train import (
+    Report,
+    Run,
+    RunError,
+    Stopped,
+    load_checkpoint,
+    picture,
+    read_metrics,
+    train,
+)
 
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)
@@ -25,7 +34,7 @@ EPOCHS, BATCHES = 3, 4  # the last batch of an epoch has 2 rows
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes longer than all the rest."""
-    monkeypatch.setattr("steepest.train.picture.draw_losses", lambda *_: None)
+    monkeypatch.setattr(picture, "draw_losses", lambda *_: None)
 
 
 class Drawn(TensorDataset):
