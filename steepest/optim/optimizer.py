@@ -85,6 +85,8 @@ class Optimizer(torch.optim.Optimizer):
         hyper.check_clip_norm(name, self.clip_norm)
         self._norm: float | None = None
         defaults = {**bound, **self.fixed}
+        if "fused" not in self.options and defaults["fused"] is None:
+            del defaults["fused"]  # so that groups and state_dicts have exactly torch's keys
         hyper.check(name, defaults, self.formula)
         super().__init__(params, defaults)
 

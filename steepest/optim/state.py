@@ -79,14 +79,11 @@ class State(Noting):
 # ---- saving and loading -------------------------------------------------------------------------
 
 
-def plain(optimizer: Any, result: dict[str, Any]) -> None:
-    """Make a state_dict torch's: plain dicts, and no option that torch's class has not."""
+def plain(_optimizer: Any, result: dict[str, Any]) -> None:
+    """Make the entries of a state_dict plain dicts, which note nothing."""
     for key, entry in result["state"].items():
         if isinstance(entry, dict):
             result["state"][key] = dict(entry)
-    if "fused" not in optimizer.options:
-        for group in result["param_groups"]:
-            group.pop("fused", None)
 
 
 def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
@@ -202,11 +199,11 @@ def _checked(
             f"{where} has {extra[0]!r}, which {name} does not know (it knows "
             f"{', '.join(sorted(known)) or 'none'}); it was saved by another optimizer"
         )
-    present = {key: value for key, value in saved.items() if value is not None}
+    present = {k: _copied(where, k, value, p) for k, value in saved.items() if value is not None}
     needed = set(_needed(formula, options, present)) if present else set()
     if missing := sorted(needed - present.keys()):
         raise StateError(f"{where} lacks {missing[0]!r}; it has {', '.join(sorted(present))}")
-    return {key: _copied(where, key, value, p) for key, value in present.items()}
+    return present
 
 
 def _needed(formula: Formula, options: dict[str, Any], present: dict[str, Any]) -> list[str]:

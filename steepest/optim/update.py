@@ -36,7 +36,7 @@ class Update:
         self.state = state
         self.groups = groups
         self.seen = [
-            (group, list(group["params"]), group["fused"], group["differentiable"])
+            (group, list(group["params"]), group.get("fused"), group["differentiable"])
             for group in groups
         ]
         self.idle: list[Tensor] = []
@@ -113,7 +113,7 @@ class Update:
         states: tuple[Tensor, ...],
         counter: Tensor | None,
     ) -> str | None:
-        if group["fused"] is False:
+        if group.get("fused") is False:
             return "fused=False asks for the reference"
         if group["differentiable"]:
             return "differentiable=True records the step, which a kernel cannot"
@@ -122,7 +122,7 @@ class Update:
         return why_not_counter(counter) if reason is None and counter is not None else reason
 
     def _refer(self, chosen: Plan, p: Tensor, group: dict[str, Any], reason: str) -> None:
-        if group["fused"]:
+        if group.get("fused"):
             raise KernelError(
                 f"{self.formula.name}: fused=True, but no kernel can serve a parameter of shape "
                 f"{tuple(p.shape)}: {reason}; leave fused=None to have the reference update it"
@@ -177,7 +177,7 @@ class Update:
             return False
         for k, (seen, params, fused, differentiable) in enumerate(self.seen):
             group = groups[k]
-            if group["fused"] is not fused or group["differentiable"] is not differentiable:
+            if group.get("fused") is not fused or group["differentiable"] is not differentiable:
                 return False
             now = group["params"]
             if group is not seen or len(now) != len(params) or not all(map(is_, now, params)):
