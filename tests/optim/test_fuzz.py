@@ -116,7 +116,7 @@ def grad_data(side):
 
 def grad_transposed(side):
     p = side.one()
-    p.grad = side.randn(tuple(reversed(p.shape)), p.dtype).permute(*reversed(range(p.dim())))
+    p.grad = side.randn(tuple(reversed(p.shape)), p.dtype).permute(tuple(reversed(range(p.dim()))))
 
 
 def grad_expanded(side):
