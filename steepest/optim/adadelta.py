@@ -1,7 +1,8 @@
 """Adadelta: a step along the gradient, scaled by the running sizes of past steps and gradients.
 
 Zeiler 2012, Algorithm 1, https://arxiv.org/abs/1212.5701
-Differs from Zeiler, as torch does: the step is multiplied by a learning rate (default 1).
+Differs from Zeiler, as torch does: the step is multiplied by a learning rate (default 1), which the
+running mean of past steps does not see.
 """
 
 from steepest.formula import sqrt

@@ -3,7 +3,11 @@
 Kingma & Ba 2015, Algorithm 1, https://arxiv.org/abs/1412.6980
 AMSGrad: Reddi et al. 2018, Algorithm 2, https://openreview.net/forum?id=ryQu7f-RZ
 Decoupled weight decay: Loshchilov & Hutter 2019, Algorithm 2, https://arxiv.org/abs/1711.05101
-Differs from Reddi et al., as torch does: the maximum is taken before the bias is corrected.
+Differs from Reddi et al., as torch does: the bias is corrected, after the maximum is taken; eps is
+added to the root; lr and beta1 stay as they are.
+Differs from torch at the ends of float32: the corrected mean of squares is formed before its root,
+so gradients above 1.8e19 make a step of zero, torch's above 5.8e20; and an infinite gradient leaves
+exp_avg infinite where torch's lerp leaves NaN (the parameter is NaN in both).
 """
 
 from steepest.formula import maximum, sqrt

@@ -29,13 +29,19 @@ class Optimizer(torch.optim.Optimizer):
         foreach: accepted for torch's sake; every step is one pass over all tensors anyhow.
         maximize: maximize the objective instead of minimizing it.
         capturable: must stay False; a captured graph would repeat one step's scalars.
-        differentiable: record the step for autograd; the reference serves.
+        differentiable: record the step for autograd; the reference serves, and replaces the states.
         fused: None uses a kernel wherever one serves, True insists on it, False never does.
         clip_norm: scale the gradients, while they are read, so that the Euclidean norm of all
             of them is at most this; `grad_norm` tells the norm before. Gradients stay unchanged.
+            It may be changed between steps, and is not part of a state_dict.
+
+    Differs from torch: sparse gradients serve every optimizer, and count as dense ones;
+    bfloat16 and float16 are computed in float32 and rounded once; with a GradScaler the scale is
+    folded into the step, whatever `fused` is, and `grad` keeps it; bounds hold in every group.
 
     Raises:
         HyperparameterError: a hyperparameter is out of bounds (torch's bounds).
+        KernelError: at a step, `fused=True` where no kernel can serve.
     """
 
     formula: ClassVar[Formula]

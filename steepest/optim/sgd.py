@@ -2,7 +2,9 @@
 
 Momentum: Polyak 1964; in the form of Sutskever et al. 2013, equations 1 to 4,
 https://proceedings.mlr.press/v28/sutskever13.html
-Differs from Sutskever et al., as torch does: the learning rate multiplies the whole velocity.
+Differs from Sutskever et al., as torch does: the learning rate multiplies the whole velocity; the
+first gradient enters it undampened; Nesterov's gradient is taken at p, which stands for the paper's
+look-ahead point.
 """
 
 from steepest.optim.optimizer import Optimizer

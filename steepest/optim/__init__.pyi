@@ -1,0 +1,146 @@
+"""The optimizers: torch.optim's names, each one formula that runs as fused kernels.
+
+`import steepest.optim as optim` stands in for `import torch.optim as optim`.
+"""
+
+# Written by `python -m steepest.optim.stub`; change the formulas, not this file.
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from steepest.optim import lr_scheduler
+from steepest.optim.optimizer import Optimizer
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "lr_scheduler",
+]
+
+_Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        momentum: float | Tensor = 0.0,
+        dampening: float | Tensor = 0.0,
+        weight_decay: float | Tensor = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class Adadelta(Optimizer):
+    """Adadelta: no learning rate to tune, as the paper has it."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 1.0,
+        rho: float | Tensor = 0.9,
+        eps: float | Tensor = 1e-06,
+        weight_decay: float | Tensor = 0.0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class Adagrad(Optimizer):
+    """Adagrad, with a learning rate that may decay as 1 / (1 + (step - 1) * lr_decay)."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.01,
+        lr_decay: float | Tensor = 0.0,
+        weight_decay: float | Tensor = 0.0,
+        initial_accumulator_value: float | Tensor = 0.0,
+        eps: float | Tensor = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class Adam(Optimizer):
+    """Adam with L2 weight decay; `AdamW` decouples the decay from the moments."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay; the decay shrinks p before Adam's own step."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.01,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class RMSprop(Optimizer):
+    """RMSprop, with momentum, and centered by the running mean of the gradient."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.01,
+        alpha: float | Tensor = 0.99,
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.0,
+        momentum: float | Tensor = 0.0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
