@@ -77,7 +77,9 @@ def train(words: list[str]) -> int:
         raise RecipeError(f"A recipe returns a Run: {name} returned {type(made).__name__}")
     for note in made.notes:
         print(f"note: {note}", file=sys.stderr)
-    folder = asked.folder if asked.folder and asked.resume else new_folder(asked.folder, name)
+    folder = asked.folder or (Path(made.folder) if made.folder else None)
+    if folder is None or not asked.resume:
+        folder = new_folder(folder, name)
     write_options(folder, name, asked)
     return _train(replace(made, folder=folder, resume=asked.resume), name, folder)
 

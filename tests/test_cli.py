@@ -153,6 +153,23 @@ def test_train_a_recipe_of_ones_own(steepest):
     assert (options["recipe"], options["options"]["lr"]) == ("mine.py", 0.03)
 
 
+def test_a_recipe_may_choose_its_folder(steepest):
+    path = recipe("made = replace(made, folder='chosen')")
+    assert steepest(f"train {path}")[0] == 0
+    assert {path.name for path in Path("chosen").iterdir()} == FILES
+    assert steepest(f"train {path}")[0] == 2
+    assert steepest(f"train {path} --folder other")[0] == 0
+    assert not Path("runs").exists()
+
+
+def test_a_model_that_cannot_be_written_fails_the_run(steepest):
+    in_the_way = "lambda p, t: (Path('a/loss.png.tmp').mkdir(exist_ok=True), 0.0)[1]"
+    path = recipe(f"made = replace(made, folder='a', metrics={{'x': {in_the_way}}})")
+    code, _, err = steepest(f"train {path}")
+    assert code == 1
+    assert "a/loss.png could not be written" in err.splitlines()[-1]
+
+
 def test_a_recipe_may_import_its_neighbour(steepest):
     Path("neighbour.py").write_text("LR = 0.01\n")
     assert steepest(f"train {recipe(top='import neighbour')}")[0] == 0

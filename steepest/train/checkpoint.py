@@ -10,6 +10,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _sync(path.parent)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise CheckpointError(
             f"{path} could not be written: {_first_line(error)}; free or choose another place"
         ) from error

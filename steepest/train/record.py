@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,15 @@ CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 PICTURE = "loss.png"
+
+
+@contextmanager
+def failing_the_run() -> Iterator[None]:
+    """Turn a file that cannot be written into the failure of a run that began well."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise RunError(str(error)) from error
 
 
 class Record:
@@ -152,8 +162,10 @@ class Record:
             from steepest.train.picture import draw_losses  # matplotlib takes its time
 
             self._save()
-            save_model(self.folder / MODEL, self.run.model)
-            draw_losses(self.folder / PICTURE, read_metrics(self.folder / METRICS), self.run.name)
+            rows = read_metrics(self.folder / METRICS)
+            with failing_the_run():
+                save_model(self.folder / MODEL, self.run.model)
+                draw_losses(self.folder / PICTURE, rows, self.run.name)
         result = "" if self.run.result is None else self.run.result(self.run.model)
         return Report(
             name=self.run.name,
@@ -203,10 +215,8 @@ class Record:
             "epoch_random": self._epoch_random,
             "random": random_state(self.device, self.run.batches),
         }
-        try:
+        with failing_the_run():
             save_checkpoint(self.folder / CHECKPOINT, state_of(self.run, kept))
-        except CheckpointError as error:
-            raise RunError(str(error)) from error
 
     def _look(self) -> None:
         self._stop_if_asked()

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 class RunError(SteepestError):
-    """A run that began well cannot go on: its loss is not finite."""
+    """A run that began well cannot go on: its loss is not finite, or a file cannot be written."""
 
 
 @runtime_checkable
