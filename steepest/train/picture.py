@@ -35,14 +35,11 @@ def draw_losses(path: Path | str, rows: Iterable[Row], title: str) -> None:
     figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    if len(steps[0]) > 1:
+    if len(steps[0]) > 2 * len(epochs):  # else they tell nothing that the means do not
         axes.plot(*steps, color=TRAIN, alpha=0.35, linewidth=1, label="train")
     _plot(axes, train, TRAIN, "train, mean of an epoch")
     _plot(axes, validation, VALIDATION, "validation")
-    losses = steps[1] + train[1] + validation[1]
-    if losses and min(losses) > 0 and max(losses) / min(losses) > LOG_RATIO:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _scale(axes, steps[1] + train[1] + validation[1])
     _dress(axes, title, epochs)
     write_whole(Path(path), lambda temporary: figure.savefig(temporary, format="png"))
 
@@ -70,6 +67,19 @@ def _plot(axes: Any, line: Line, color: str, label: str) -> None:
         axes.plot(*line, color=color, linewidth=2, marker=marker, markersize=4, label=label)
 
 
+def _scale(axes: Any, losses: list[float]) -> None:
+    """Take a log scale where the losses are far apart, with ticks enough to read it."""
+    if not losses or min(losses) <= 0 or max(losses) / min(losses) <= LOG_RATIO:
+        return
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    wide = max(losses) / min(losses) > 1000
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _dress(axes: Any, title: str, epochs: list[Row]) -> None:
     axes.set_title(
         title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=12, parse_math=False
@@ -88,11 +98,11 @@ def _dress(axes: Any, title: str, epochs: list[Row]) -> None:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper right")
     if epochs:
         last = epochs[-1]
-        value = last.get("validation_loss", last["loss"])
+        name = "validation loss" if "validation_loss" in last else "loss"
+        value = last[name.replace(" ", "_")]
         if value is not None:
-            axes.set_title(
-                f"{value:.4g} after {_epochs(last)}", loc="right", fontsize=9, color=FAINT
-            )
+            text = f"{name} {value:.4g} after {_epochs(last)}"
+            axes.set_title(text, loc="right", fontsize=9, color=FAINT)
 
 
 def _epochs(row: Row) -> str:
