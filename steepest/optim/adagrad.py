@@ -1,7 +1,7 @@
 """Adagrad: a step along the gradient, scaled by the size of all gradients so far.
 
 Duchi, Hazan & Singer 2011, Figure 1, https://jmlr.org/papers/v12/duchi11a.html
-Differs from Duchi et al., as torch does: the learning rate may decay, and the sum may start above 0.
+Differs from Duchi et al., as torch does: the learning rate may decay, the sum may start above 0.
 Differs from torch: sum and step are made by a parameter's first step, not by the constructor, so a
 checkpoint has none for a parameter that never had a gradient; a sparse gradient may be decayed.
 """

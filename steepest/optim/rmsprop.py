@@ -2,8 +2,8 @@
 
 Tieleman & Hinton 2012, Lecture 6e, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf
 Centered: Graves 2013, equations 38 to 45, https://arxiv.org/abs/1308.0850
-Differs from both, as torch does: eps is added to the root (the lecture has none, Graves has it under
-the root); the learning rate multiplies the whole velocity.
+Differs from both, as torch does: eps is added to the root (the lecture has none, Graves has it
+under the root); the learning rate multiplies the whole velocity.
 Differs from torch where a gradient is infinite: grad_avg stays infinite where torch's lerp leaves
 NaN (the parameter is NaN in both).
 """
