@@ -32,7 +32,9 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 def test_links_between_pages_lead_somewhere():
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    ]
     missing = [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()]
     assert not missing
 

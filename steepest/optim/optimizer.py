@@ -23,7 +23,10 @@ class Optimizer(torch.optim.Optimizer):
         class Lion(Optimizer, formula=lion):
             "Lion: the sign of an interpolated momentum."
 
-    Its constructor takes `params`, the formula's hyperparameters with their defaults, and:
+    A class without a formula is what a subclass of torch's is: it brings its own `step`, and its
+    constructor calls `super().__init__(params, defaults)`.
+
+    The constructor of one with a formula takes `params`, the formula's hyperparameters with their defaults, and:
 
     Args:
         foreach: accepted for torch's sake; every step is one pass over all tensors anyhow.
@@ -78,18 +81,18 @@ class Optimizer(torch.optim.Optimizer):
         cls.__signature__ = hyper.signature(cls.formula, defaults or {}, cls.fixed, cls.options)
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
+        self.clip_norm: float | None = None
+        """The bound of the norm of all gradients together, or None; may be changed at any time."""
+        self._norm: float | None = None
         if not hasattr(self, "formula"):
-            raise TypeError(
-                "Optimizer has no formula; make a class: `class Mine(Optimizer, formula=mine)`"
-            )
+            super().__init__(params, *args, **options)
+            return
         name = type(self).__name__
         ruled = next(c for c in type(self).__mro__ if "formula" in vars(c))
         bound = hyper.bind(name, ruled.__signature__, (params, *args), options)
         del bound["params"]
-        self.clip_norm: float | None = bound.pop("clip_norm")
-        """The bound of the norm of all gradients together, or None; may be changed at any time."""
+        self.clip_norm = bound.pop("clip_norm")
         hyper.check_clip_norm(name, self.clip_norm)
-        self._norm: float | None = None
         defaults = {**bound, **self.fixed}
         if "fused" not in self.options and defaults["fused"] is None:
             del defaults["fused"]  # so that groups and state_dicts have exactly torch's keys
@@ -101,7 +104,7 @@ class Optimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group with options of its own, as torch does, after checking them."""
         name = type(self).__name__
-        if isinstance(param_group, dict):
+        if isinstance(param_group, dict) and hasattr(self, "formula"):
             hyper.check_known(name, param_group, self.defaults)
             hyper.check(name, {**self.defaults, **param_group}, self.formula)
         super().add_param_group(param_group)
@@ -149,6 +152,9 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             StateError: it does not fit; the optimizer is unchanged.
         """
+        if not hasattr(self, "formula"):
+            super().load_state_dict(state_dict)
+            return
         if not isinstance(state_dict, dict):
             given = type(state_dict).__name__
             raise StateError(
@@ -214,6 +220,8 @@ class Optimizer(torch.optim.Optimizer):
                 scale = 1.0 / float(own["grad_scale"])
         update, clip_norm = self._update, self.clip_norm
         if update is None or not update.step(self.param_groups, scale, clip_norm):
+            if not hasattr(self, "formula"):
+                raise NotImplementedError(f"{type(self).__name__} has no formula and no own step()")
             update = Update(self.formula, self.param_groups, self.state)
             done = update.step(self.param_groups, scale, clip_norm)
             assert done, "an update just made does not fit"

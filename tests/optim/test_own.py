@@ -1,5 +1,6 @@
 """A user's own optimizers: a formula and a class of two lines; subclasses of ours."""
 
+import copy
 import inspect
 import io
 import pickle
@@ -186,6 +187,40 @@ def test_a_subclass_that_steps_its_own_way():
     assert torch.equal(p, torch.full((3,), 0.5))
 
 
-def test_the_class_without_a_formula_says_what_to_do():
-    with pytest.raises(TypeError, match=r"no formula; make a class: `class Mine\(Optimizer"):
-        Optimizer(parameters(), {})
+class Classic(Optimizer):
+    """A class as one writes it for torch, over ours."""
+
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, dict(lr=lr))
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state[p]
+                    state["count"] = state.get("count", 0) + 1
+                    p.data = p.data - group["lr"] * p.grad.data
+
+
+def test_a_class_without_a_formula_is_as_one_of_torch():
+    (p,) = [nn.Parameter(torch.ones(3))]
+    p.grad = torch.ones(3)
+    optimizer = Classic([p], lr=0.25)
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append("hook"))
+    optimizer.step()
+    assert torch.equal(p, torch.full((3,), 0.75))
+    assert calls == ["hook"]
+    again = Classic([nn.Parameter(torch.ones(3))])
+    again.load_state_dict(copy.deepcopy(optimizer).state_dict())
+    assert again.state_dict() == optimizer.state_dict()
+    assert again.param_groups[0]["lr"] == 0.25
+    assert type(again.state_dict()["state"][0]) is dict
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_a_class_without_a_formula_and_without_a_step_says_so():
+    optimizer = Optimizer(parameters(), {})
+    with pytest.raises(NotImplementedError, match="Optimizer has no formula and no own step"):
+        optimizer.step()
