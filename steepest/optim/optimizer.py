@@ -26,7 +26,8 @@ class Optimizer(torch.optim.Optimizer):
     A class without a formula is what a subclass of torch's is: it brings its own `step`, and its
     constructor calls `super().__init__(params, defaults)`.
 
-    The constructor of one with a formula takes `params`, the formula's hyperparameters with their defaults, and:
+    The constructor of one with a formula takes `params`, the formula's hyperparameters with
+    their defaults, and:
 
     Args:
         foreach: accepted for torch's sake; every step is one pass over all tensors anyhow.

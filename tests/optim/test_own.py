@@ -191,7 +191,7 @@ class Classic(Optimizer):
     """A class as one writes it for torch, over ours."""
 
     def __init__(self, params, lr=0.01):
-        super().__init__(params, dict(lr=lr))
+        super().__init__(params, {"lr": lr})
 
     def step(self, closure=None):
         for group in self.param_groups:
