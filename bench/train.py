@@ -52,9 +52,9 @@ class Case:
 
 
 CASES = [
-    Case("linear regression, SGD, batch 32", 1, "SGD", 0.01, 32, 4, 3.0),
-    Case("MLP 13-64-64-1, Adam, batch 32", 13, "Adam", 1e-3, 32, 4, 2.5),
-    Case("MLP 13-64-64-1, Adam, batch 256", 13, "Adam", 1e-3, 256, 20, 4.0),
+    Case("linear regression, SGD, batch 32", 1, "SGD", 0.01, 32, 8, 3.0),
+    Case("MLP 13-64-64-1, Adam, batch 32", 13, "Adam", 1e-3, 32, 8, 2.5),
+    Case("MLP 13-64-64-1, Adam, batch 256", 13, "Adam", 1e-3, 256, 40, 4.0),
 ]
 
 
@@ -162,13 +162,13 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
                 times[name].append(microseconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = [p / s for p, s in zip(times["plain"], times["steepest"], strict=True)]
-    beyond = [s - b for s, b in zip(times["steepest"], times["bare"], strict=True)]
+    beyond = min(times["steepest"]) - min(times["bare"])  # noise only ever adds
     return {
         "case": case.name,
         "microseconds_per_batch": {name: round(value, 1) for name, value in medians.items()},
         "times_less_than_plain": round(statistics.median(ratios), 2),
         "target": case.target,
-        "beyond_bare_microseconds": round(statistics.median(beyond), 1),
+        "beyond_bare_microseconds": round(beyond, 1),
         "loss": reference,
     }
 
