@@ -62,6 +62,13 @@ def plan(formula: Formula, group: Mapping[str, Any], step: int, absent: frozense
         group: the hyperparameters by name (a param group).
         step: the update about to be made, 1 for the first.
         absent: the tested states (`formula.tested`) that are None before this update.
+
+    >>> from steepest.optim import SGD
+    >>> made = plan(SGD.formula, SGD.formula.hyperparameters, step=1, absent=frozenset())
+    >>> [(name, ast.unparse(expr)) for name, expr in made.lines]
+    [('p_1', 'p - s_1 * g')]
+    >>> made.host({**SGD.formula.hyperparameters, "lr": 0.5}, 1)
+    (0.5,)
     """
     for known in formula.plans:
         if known.absent == absent and known.host(group, step) is not None:

@@ -2,6 +2,12 @@
 
 A word's meaning is defined here once. On tensors it is torch's function, on numbers the same in
 float64; kernels spell it in their own language and are tested against this meaning.
+
+>>> sqrt(4.0), log(0.0), sign(-3.0), maximum(2.0, math.nan)
+(2.0, -inf, -1.0, nan)
+>>> x = torch.tensor([-1.0, 4.0])
+>>> sqrt(x), where(x > 0, x, 0.5)
+(tensor([nan, 2.]), tensor([0.5000, 4.0000]))
 """
 
 import builtins
