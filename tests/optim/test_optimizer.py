@@ -450,23 +450,42 @@ def test_classic_subclass_of_torchs_optimizer_is_unaffected():
 # ---- hooks, profiler, copies --------------------------------------------------------------------
 
 
-def test_step_hooks_see_what_torchs_hooks_see():
-    def watch(optimizer, seen):
-        optimizer.register_step_pre_hook(lambda o, a, k: seen.append(("pre", o is optimizer, k)))
-        optimizer.register_step_post_hook(lambda o, a, k: seen.append(("post", len(a), k)))
-        handles = [
-            register_optimizer_step_pre_hook(lambda o, a, k: seen.append(("all pre", len(a)))),
-            register_optimizer_step_post_hook(lambda o, a, k: seen.append(("all post", len(a)))),
-        ]
+HOOKS = {
+    "pre": lambda o: o.register_step_pre_hook,
+    "post": lambda o: o.register_step_post_hook,
+    "global pre": lambda o: register_optimizer_step_pre_hook,
+    "global post": lambda o: register_optimizer_step_post_hook,
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_a_step_hook_sees_what_torchs_hook_sees(kind):
+    def watch(optimizer):
+        seen = []
+        handle = HOOKS[kind](optimizer)(lambda o, a, k: seen.append((o is optimizer, len(a), k)))
         optimizer.step()
         optimizer.step(lambda: 1.0)
-        for handle in handles:
-            handle.remove()
+        handle.remove()
         optimizer.step()
         return seen
 
     (ours, _), (theirs, _) = both("Adam")
-    assert watch(ours, []) == watch(theirs, [])
+    assert watch(ours) == watch(theirs) == [(True, 1, {}), (True, 2, {})]
+
+
+def test_hooks_run_in_torchs_order():
+    def watch(optimizer):
+        seen = []
+        handles = [
+            HOOKS[kind](optimizer)(lambda *_, kind=kind: seen.append(kind)) for kind in HOOKS
+        ]
+        optimizer.step()
+        for handle in handles:
+            handle.remove()
+        return seen
+
+    (ours, _), (theirs, _) = both("Adam")
+    assert watch(ours) == watch(theirs) == ["global pre", "pre", "post", "global post"]
 
 
 def test_a_pre_hook_may_exchange_the_closure():
