@@ -7,8 +7,6 @@
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,26 +17,13 @@ __version__ = "0.1.0"
 __all__ = ["Report", "Run", "__version__", "clip", "data", "optim", "schedules", "train"]
 
 
-class _Package(ModuleType):
-    """This package: `steepest.train` is the function, also once its room of that name is imported."""
-
-    @property
-    def train(self) -> Any:
-        return importlib.import_module("steepest.train").train
-
-    @train.setter
-    def train(self, room: ModuleType) -> None:
-        """Python sets a package's attribute when it imports a room of it."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("Report", "Run"):
-            return getattr(importlib.import_module("steepest.train"), name)
-        if name in __all__:
-            return importlib.import_module(f"steepest.{name}")
-        raise AttributeError(f"module 'steepest' has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return __all__
+def __getattr__(name: str) -> Any:
+    if name in ("Report", "Run"):
+        return getattr(importlib.import_module("steepest.train"), name)
+    if name in __all__:
+        return importlib.import_module(f"steepest.{name}")
+    raise AttributeError(f"module 'steepest' has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return __all__

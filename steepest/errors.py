@@ -7,7 +7,8 @@ SteepestError
 ├── StateError            a state_dict does not fit the optimizer that loads it
 ├── DataError             a table, a column or a split cannot be used
 ├── CheckpointError       a checkpoint is damaged or belongs to another run
-└── RecipeError           a recipe or one of its options is wrong
+├── RecipeError           a recipe or one of its options is wrong
+└── RunError              a run that began well cannot go on
 
 Each message is one sentence: the thing, the rule, what was given, what to do.
 All are ValueErrors, as torch raises for the same mistakes.
@@ -44,3 +45,7 @@ class CheckpointError(SteepestError):
 
 class RecipeError(SteepestError):
     """A recipe or one of its options is wrong."""
+
+
+class RunError(SteepestError):
+    """A run that began well cannot go on: its loss is not finite, or a file cannot be written."""

@@ -1,9 +1,16 @@
-"""The training loop, the run, its checkpoints, metrics and progress."""
+"""The training loop, the run, its checkpoints, metrics and progress.
 
+The room can be called: `steepest.train(run)` is `steepest.train.train(run)`.
+"""
+
+import sys
+from types import ModuleType
+
+from steepest.errors import RunError
 from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model
 from steepest.train.device import choose_device
 from steepest.train.metrics import Mean, MetricsFile, read_metrics
-from steepest.train.run import Report, Run, RunError
+from steepest.train.run import Report, Run
 from steepest.train.stop import Stopped
 from steepest.train.trainer import train, validate
 
@@ -22,3 +29,14 @@ __all__ = [
     "train",
     "validate",
 ]
+
+
+class _Room(ModuleType):
+    """This module, which `from steepest import train` means as the function."""
+
+    def __call__(self, run: Run) -> Report:
+        """Train a run: see `steepest.train.train`."""
+        return train(run)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from steepest.data import Batches
-from steepest.errors import CheckpointError, RecipeError
+from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model
 from steepest.train.device import moved
 from steepest.train.metrics import Mean, MetricsFile, read_metrics, rows_of
 from steepest.train.progress import Place, open_progress
 from steepest.train.randomness import random_state, seed_all, set_random_state
 from steepest.train.resume import restore, state_of
-from steepest.train.run import Report, Row, Run, RunError, length_of
+from steepest.train.run import Report, Row, Run, length_of
 from steepest.train.stop import Stopped, StopSignals
 
 CHECKPOINT = "checkpoint.pt"

@@ -9,14 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from steepest.errors import RecipeError, SteepestError
+from steepest.errors import RecipeError
 from steepest.train.device import choose_device
 
 Row = dict[str, Any]
-
-
-class RunError(SteepestError):
-    """A run that began well cannot go on: its loss is not finite, or a file cannot be written."""
 
 
 @runtime_checkable
