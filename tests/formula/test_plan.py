@@ -356,6 +356,21 @@ NAMES = [
 ]
 
 
+def overwritten(p, g, m):
+    if m is None:
+        m = g
+    else:
+        m = g * 2
+        p = p * 2
+    return p - m, m
+
+
+def from_a_number(p, g, m, *, lr=0.1):
+    if m is None:
+        m = lr
+    return p - m * g, m
+
+
 def optimizer(function):
     """An optimizer class with a formula, as a user makes one."""
 
@@ -365,8 +380,8 @@ def optimizer(function):
     return Mine
 
 
-@pytest.mark.parametrize("function", NAMES)
-def test_no_name_of_a_formula_collides(function, close):
+@pytest.mark.parametrize("function", [*NAMES, overwritten, from_a_number])
+def test_kernel_and_reference_agree_whatever_the_names_and_states(function, close):
     kernel, reference = (Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
     mine = optimizer(function)
     pairs = [(kernel, mine([kernel], fused=True)), (reference, mine([reference], fused=False))]
