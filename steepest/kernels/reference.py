@@ -70,7 +70,6 @@ def _computed(t: Tensor) -> Tensor:
     return t.to(_COMPUTED_IN.get(t.dtype, t.dtype))
 
 
-def _store(t: Tensor, value: Tensor | float) -> None:
-    """Write a computed value into a tensor's own memory; a number into every element."""
-    t = torch.view_as_real(t) if t.is_complex() else t
-    t.copy_(value) if isinstance(value, Tensor) else t.fill_(value)
+def _store(t: Tensor, value: Tensor) -> None:
+    """Write a computed value, or one number, into a tensor's own memory."""
+    (torch.view_as_real(t) if t.is_complex() else t).copy_(value)
