@@ -2,9 +2,10 @@
 
 Duchi, Hazan & Singer 2011, Figure 1, https://jmlr.org/papers/v12/duchi11a.html
 Differs from Duchi et al., as torch does: the learning rate may decay, the sum may start above 0.
-Differs from torch: sum and step are made by a parameter's first step, not by the constructor, so a
-checkpoint has none for a parameter that never had a gradient; a sparse gradient may be decayed.
+Differs from torch: a group may be added after the first step; a sparse gradient may be decayed.
 """
+
+import torch
 
 from steepest.formula import sqrt
 from steepest.optim.optimizer import Optimizer
@@ -28,3 +29,17 @@ class Adagrad(
     Optimizer, formula=adagrad, options=("foreach", "*", "maximize", "differentiable", "fused")
 ):
     """Adagrad, with a learning rate that may decay as 1 / (1 + (step - 1) * lr_decay)."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        for group in self.param_groups:  # torch's makes its state at once, and expects it loaded
+            start = group["initial_accumulator_value"]
+            for p in group["params"]:
+                value = complex(start, start) if p.is_complex() else start
+                total = torch.full_like(p, value, memory_format=torch.preserve_format)
+                self.state[p] = {"step": torch.tensor(0.0, dtype=torch.float32), "sum": total}
+
+    def share_memory(self) -> None:
+        """Move the sums to shared memory, so that several processes can train one model."""
+        for entry in self.state.values():
+            entry["sum"].share_memory_()

@@ -662,3 +662,27 @@ def test_torchs_schedulers_drive_ours(scheduler, name, tensor_lr, close):
             schedule.step(*([1.0] if scheduler == "ReduceLROnPlateau" else []))
     assert_same(sides, close)
     assert float(sides[0][0].param_groups[0]["lr"]) == float(sides[1][0].param_groups[0]["lr"])
+
+
+def test_adagrad_has_its_state_before_the_first_step_as_torchs_has():
+    params = [nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2, dtype=torch.complex64))]
+    options = {"initial_accumulator_value": 0.25}
+    ours, theirs = optim.Adagrad(params, **options), torch.optim.Adagrad(params, **options)
+    mine, expected = ours.state_dict(), theirs.state_dict()
+    assert mine["param_groups"] == expected["param_groups"]
+    for key, entry in expected["state"].items():
+        assert entry.keys() == mine["state"][key].keys()
+        for name, value in entry.items():
+            assert torch.equal(mine["state"][key][name], value)
+            assert mine["state"][key][name].dtype == value.dtype
+
+
+def test_adagrad_shares_its_sums():
+    p = nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = optim.Adagrad([p])
+    optimizer.step()
+    optimizer.share_memory()
+    optimizer.step()
+    assert optimizer.state[p]["sum"].is_shared()
+    assert torch.equal(optimizer.state[p]["sum"], torch.full((3,), 2.0))
