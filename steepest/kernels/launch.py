@@ -21,7 +21,7 @@ from torch.nn import Parameter
 import steepest.kernels.job as J
 from steepest.formula import Plan
 from steepest.kernels import cpu
-from steepest.kernels.tensors import OFFSETS, PLAIN
+from steepest.kernels.tensors import OFFSETS, PLAIN, not_plain
 
 if TYPE_CHECKING:
     from steepest.kernels.machine import Native
@@ -153,7 +153,7 @@ class Launch:
         self.job = Job(lengths, rows, dtype)
         self.held: tuple[Tensor, ...] = ()
         """The gradients, from `fits` to the end of `run`: another thread may drop its own."""
-        self._watch()
+        describe(self.job, self.objects, tuple(map(_grad, self.params)))
         width = J.FIRST_SCALAR + len(plan.scalars)
         self.job[J.SCALAR_WIDTH] = width
         scalars = self.job.point(J.SCALARS, np.zeros((len(batches), width)))
@@ -173,26 +173,13 @@ class Launch:
                 others += states if counter is None else [*states, counter]
         return (*self.params, *others), np.array(rows, np.int64)
 
-    def _watch(self) -> None:
-        """Record what every tensor is, so that `fits` can tell when it is another."""
-        spans = self.job.point(J.WRITTEN, self._spans())
-        self.job[J.WRITTEN_COUNT] = len(spans)
-        describe(self.job, self.objects, tuple(map(_grad, self.params)))
-
-    def _spans(self) -> np.ndarray:
-        """Return the memory of every tensor but the gradients, sorted: (first, last + 1) each."""
+    def spans(self) -> np.ndarray:
+        """Return the memory of every tensor but the gradients: (first, last + 1) each."""
         rows = self.job.arrays[J.ROWS]
         first = np.delete(rows, [0, J.GRAD], axis=1)
         last = first + self.job.sizes[:, None]
         last[:, 0] = first[:, 0] + np.float32().itemsize * (first[:, 0] != 0)  # a step counter
-        spans = np.stack([first, last], axis=-1).reshape(-1, 2)
-        spans = spans[spans[:, 0] < spans[:, 1]]
-        return np.ascontiguousarray(spans[np.argsort(spans[:, 0])])
-
-    def overlaps(self) -> bool:
-        """Tell whether two tensors share memory: a kernel would update it in any order."""
-        spans = self.job.arrays[J.WRITTEN]
-        return bool((spans[1:, 0] < spans[:-1, 1]).any())
+        return np.stack([first, last], axis=-1).reshape(-1, 2)
 
     def prepare(self, scale: float) -> bool:
         """Compute the scalars of this step; False when a host decision no longer holds.
@@ -236,3 +223,29 @@ class Launch:
         for batch in self.batches:
             batch.step += 1
         return True
+
+
+def share_memory(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
+    """Tell whether two tensors of launches, or of others, share memory: order would matter.
+
+    Each launch learns of the memory of all, in which no gradient may lie.
+    """
+    far = [_span(t) for t in others if not_plain(t) is None]
+    spans = np.concatenate([np.array(far, np.int64).reshape(-1, 2), *(a.spans() for a in launches)])
+    spans = spans[spans[:, 0] < spans[:, 1]]
+    spans = np.ascontiguousarray(spans[np.argsort(spans[:, 0])])
+    for launch in launches:
+        launch.job.point(J.WRITTEN, spans)
+        launch.job[J.WRITTEN_COUNT] = len(spans)
+    if (spans[1:, 0] < spans[:-1, 1]).any():
+        return True
+    apart = [launch.fits() for launch in launches]
+    for launch in launches:
+        launch.held = ()
+    return not all(apart)
+
+
+def _span(t: Tensor) -> tuple[int, int]:
+    """Return the first address of a tensor's memory and the one behind its last."""
+    reach = sum((n - 1) * stride for n, stride in zip(t.shape, t.stride(), strict=True))
+    return t.data_ptr(), t.data_ptr() + (reach + 1) * t.itemsize if t.numel() else t.data_ptr()

@@ -24,32 +24,33 @@ REALS = (torch.float32, torch.float64)
 def why_not(p: Tensor, *others: Tensor) -> str | None:
     """Say why no kernel can serve a parameter with its gradient and states; None when one can."""
     for t in (p, *others):
-        if reason := _not_plain(t):
+        if reason := not_plain(t):
             return reason
         if t.dtype not in REALS:
             return f"its dtype is {t.dtype}"
         if t.dtype is not p.dtype or t.shape != p.shape:
             return f"a {t.dtype} {tuple(t.shape)} belongs to a {p.dtype} {tuple(p.shape)}"
-        if t.numel() and t.untyped_storage().nbytes() < t.nbytes:
-            return "its storage is smaller than itself"
     if not all(t.is_contiguous() for t in (p, *others)):
         if len({_order(t) for t in (p, *others)}) > 1:
             return "its strides differ from those of its gradient or state"
         if not _is_dense(p):
             return "its elements overlap or leave gaps in memory"
+    if any(t.untyped_storage().nbytes() < t.nbytes for t in (p, *others)):
+        return "its storage is smaller than itself"
     return unfit()
 
 
 def why_not_counter(step: Tensor) -> str | None:
     """Say why a kernel cannot count in a step tensor; None when it can."""
-    if reason := _not_plain(step):
+    if reason := not_plain(step):
         return f"its step cannot be counted natively: {reason}"
     if step.dtype is not torch.float32 or step.numel() != 1:
         return f"its step is a {step.dtype} {tuple(step.shape)}, not one float32"
     return None
 
 
-def _not_plain(t: Tensor) -> str | None:
+def not_plain(t: Tensor) -> str | None:
+    """Say what sets a tensor apart from a plain one of any dtype; None for a plain one."""
     if type(t) not in (Tensor, Parameter):
         return f"a {type(t).__name__} is not a plain tensor"
     if t.layout is not torch.strided:

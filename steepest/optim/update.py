@@ -15,7 +15,7 @@ from torch import Tensor
 from steepest.errors import KernelError
 from steepest.formula import Formula, Plan, plan
 from steepest.kernels import reference
-from steepest.kernels.launch import Batch, Launch
+from steepest.kernels.launch import Batch, Launch, share_memory
 from steepest.kernels.tensors import why_not, why_not_counter
 
 
@@ -134,14 +134,21 @@ class Update:
         together: dict[tuple, list[Batch]] = {}
         for (chosen, dtype, _, _), batch in batches.items():
             together.setdefault((chosen, dtype), []).append(batch)
-        for (chosen, dtype), parts in together.items():
-            launch = Launch(chosen, dtype, parts)
-            if not launch.overlaps() and launch.fits():
-                self.launches.append(launch)
-                continue
-            for batch in parts:
-                for p in batch.params:
-                    self._refer(chosen, p, batch.group, "it shares memory with another tensor")
+        launches = [Launch(chosen, dtype, parts) for (chosen, dtype), parts in together.items()]
+        if not share_memory(launches, self._referred()):
+            self.launches = launches
+            return
+        for (chosen, *_), batch in batches.items():
+            for p in batch.params:
+                self._refer(chosen, p, batch.group, "it shares memory with another tensor")
+        order = {p: k for k, p in enumerate(p for g in self.groups for p in g["params"])}
+        self.rows.sort(key=lambda row: order[row[1]])
+
+    def _referred(self) -> Iterator[Tensor]:
+        """Return the tensors that the reference updates."""
+        for _, p, _ in self.rows:
+            yield p
+            yield from (s for s in self.state.get(p, {}).values() if isinstance(s, Tensor))
 
     def _plans(self) -> Iterator[Plan]:
         yield from (launch.plan for launch in self.launches)

@@ -426,7 +426,7 @@ def flag_toggled(side):
 def fused_toggled(side):
     if side.fused is not False:
         group = side.random.choice(side.opt.param_groups)
-        group["fused"] = None if group["fused"] is False else False
+        group["fused"] = None if group.get("fused") is False else False
 
 
 OPERATIONS = [
