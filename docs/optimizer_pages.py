@@ -1,6 +1,7 @@
 """Make one page for each optimizer, from its class, its file and its formula."""
 
 import inspect
+import re
 import sys
 from typing import Any
 
@@ -37,7 +38,8 @@ PAGE = """# {name}
 
 ## Kernel
 
-With its default hyperparameters, from the second step on, in float32. Once per step, on the host, in float64:
+With its default hyperparameters, from the second step on, in float32. Once per step, on the
+host, in float64:
 
 ```python
 {host}
@@ -68,17 +70,28 @@ def page(kind: Any) -> str:
     """Return an optimizer's page as Markdown."""
     optimizer = kind([torch.zeros(1)])
     made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
-    lines = str(inspect.signature(kind)).strip("()").split(", ")
+    about = inspect.getdoc(sys.modules[kind.__module__]) or ""
     return PAGE.format(
         name=kind.__name__,
         summary=inspect.getdoc(kind),
-        about="  \n".join((inspect.getdoc(sys.modules[kind.__module__]) or "").splitlines()),
-        signature="(" + ", ".join(lines) + ")",
+        about="  \n".join(re.sub(r"(https?://\S+)", r"<\1>", about).splitlines()),
+        signature=_signature(kind),
         options=_options(),
         formula=optimizer.formula.source.rstrip(),
         host=made.host_source.rstrip(),
         kernel=_update(source(made, torch.float32)),
     )
+
+
+def _signature(kind: Any) -> str:
+    """Return a constructor's arguments, a line each."""
+    lines, named = [], False
+    for parameter in inspect.signature(kind).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not named:
+            lines.append("*")
+            named = True
+        lines.append(str(parameter))
+    return "(\n" + "".join(f"    {line},\n" for line in lines) + ")"
 
 
 def _options() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from steepest.errors import HyperparameterError
+from steepest.errors import FormulaError, HyperparameterError
 from steepest.formula.parse import REQUIRED, Formula
 
 Check = Callable[[Any], bool]
@@ -46,6 +46,12 @@ def signature(
     formula: Formula, defaults: Mapping[str, Any], fixed: Iterable[str], options: Iterable[str]
 ) -> inspect.Signature:
     """Return the constructor's signature: params, the hyperparameters, then the options."""
+    taken = [name for name in ("params", "clip_norm", *OPTIONS) if name in formula.hyperparameters]
+    if taken:
+        raise FormulaError(
+            f"{formula.name}: a hyperparameter may not be called {taken[0]!r}, which every "
+            "optimizer takes; give it another name"
+        )
     values = {**OPTIONS, **formula.hyperparameters, **defaults, "clip_norm": None}
     known = [name for name in formula.hyperparameters if name not in (*fixed, *options)]
     known.sort(key=lambda name: values[name] is not REQUIRED)  # those without a default go first

@@ -8,7 +8,7 @@ import torch.optim.optimizer as torch_optimizer
 from torch import Tensor
 from torch.autograd import profiler
 
-from steepest.errors import StateError
+from steepest.errors import HyperparameterError, StateError
 from steepest.formula import Formula, parse
 from steepest.optim import hyper
 from steepest.optim.state import State, fitted, plain
@@ -219,6 +219,16 @@ class Optimizer(torch.optim.Optimizer):
                 return loss
             if own.get("grad_scale") is not None:
                 scale = 1.0 / float(own["grad_scale"])
+        try:
+            self._step_once(scale)
+        except ArithmeticError as error:
+            raise HyperparameterError(
+                f"{type(self).__name__}: a scalar of the formula cannot be computed from the "
+                f"hyperparameters: {error}; see param_groups"
+            ) from error
+        return loss
+
+    def _step_once(self, scale: float) -> None:
         update, clip_norm = self._update, self.clip_norm
         if update is None or not update.step(self.param_groups, scale, clip_norm):
             if not hasattr(self, "formula"):
@@ -228,7 +238,6 @@ class Optimizer(torch.optim.Optimizer):
             assert done, "an update just made does not fit"
             self._update = update if update.lasting else None
         self._norm = None if clip_norm is None else update.norm
-        return loss
 
 
 _observed_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)

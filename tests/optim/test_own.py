@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from steepest import optim
-from steepest.errors import HyperparameterError
+from steepest.errors import FormulaError, HyperparameterError
 from steepest.formula import sign
 from steepest.optim import Optimizer
 
@@ -218,6 +218,37 @@ def test_a_class_without_a_formula_is_as_one_of_torch():
     assert type(again.state_dict()["state"][0]) is dict
     optimizer.zero_grad()
     assert p.grad is None
+
+
+def ratio(p, g, *, lr=1e-3, part=0.0):
+    return p - (lr / part) * g
+
+
+def test_a_scalar_that_cannot_be_computed_is_a_sentence():
+    class Ratio(Optimizer, formula=ratio):
+        """Divides one hyperparameter by another."""
+
+    (p,) = [nn.Parameter(torch.ones(3))]
+    p.grad = torch.ones(3)
+    optimizer = Ratio([p])
+    with pytest.raises(HyperparameterError, match=r"Ratio: a scalar .* division by zero"):
+        optimizer.step()
+    assert torch.equal(p, torch.ones(3))
+    optimizer.param_groups[0]["part"] = 0.002
+    optimizer.step()
+    assert torch.equal(p, torch.full((3,), 0.5))
+    optimizer.param_groups[0]["part"] = 0
+    with pytest.raises(HyperparameterError, match="division by zero"):
+        optimizer.step()
+
+
+def taken(p, g, *, lr=1e-3, maximize=1.0):
+    return p - lr * maximize * g
+
+
+def test_a_hyperparameter_may_not_take_the_name_of_an_option():
+    with pytest.raises(FormulaError, match="may not be called 'maximize'"):
+        type("Taken", (Optimizer,), {}, formula=taken)
 
 
 def test_a_class_without_a_formula_and_without_a_step_says_so():
