@@ -88,9 +88,9 @@ def rows(params: list[Tensor]) -> Iterable[tuple[str, Callable[[], Steps], dict[
 
     def against(name: str, **options) -> Callable[[], Steps]:
         ours = getattr(optim, name)
-        return lambda: torch_modes(name, params, **options) | {
-            "steepest": ours(params, **options).step
-        }
+        return lambda: (
+            torch_modes(name, params, **options) | {"steepest": ours(params, **options).step}
+        )
 
     fused = {"linear": 5, "mlp": 4, "manysmall": 8, "resnet50": 0.95, "gpt2": 0.95}
     unfused = {"linear": 10, "mlp": 10, "manysmall": 15, "resnet50": 5, "gpt2": 5}
@@ -101,8 +101,10 @@ def rows(params: list[Tensor]) -> Iterable[tuple[str, Callable[[], Steps], dict[
         yield name, against(name, lr=1e-6), unfused
     yield (
         "AdamW + clip",
-        lambda: {k: clipped(params, s) for k, s in torch_modes("AdamW", params, lr=1e-6).items()}
-        | {"steepest": optim.AdamW(params, lr=1e-6, clip_norm=1.0).step},
+        lambda: (
+            {k: clipped(params, s) for k, s in torch_modes("AdamW", params, lr=1e-6).items()}
+            | {"steepest": optim.AdamW(params, lr=1e-6, clip_norm=1.0).step}
+        ),
         {"linear": 8, "mlp": 8, "manysmall": 8, "resnet50": 1.8, "gpt2": 1.5},
     )
     yield (
@@ -220,9 +222,7 @@ def table(results: list[dict]) -> Table:
     out = Table("times faster than torch's best mode", *sets, title="in place / fresh")
     for row in dict.fromkeys(r["row"] for r in results):
         found = {r["set"]: r for r in results if r["row"] == row}
-        cells = [
-            f"{found[s]['ratio in place']:.1f} / {found[s]['ratio fresh']:.1f}" for s in sets
-        ]
+        cells = [f"{found[s]['ratio in place']:.1f} / {found[s]['ratio fresh']:.1f}" for s in sets]
         out.add_row(row, *cells)
     return out
 
