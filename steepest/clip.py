@@ -4,6 +4,7 @@ An optimizer's own `clip_norm=` does the same while it reads the gradients for i
 the cheaper way: it does not write them.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -40,6 +41,7 @@ def clip_grad_norm_(
     grads = _grads(known)
     found = Gradients.of(grads) if float(norm_type) == 2.0 else None
     if found is None:
+        known = known or parameters  # torch has a word for a generator that is empty
         return torch.nn.utils.clip_grad_norm_(
             known, max_norm, norm_type, error_if_nonfinite, foreach
         )
@@ -65,13 +67,13 @@ def clip_grad_value_(
         clip_value: the bound of an element's size.
         foreach: torch's choice of implementation, for gradients that no kernel serves.
     """
-    known = _listed(parameters)
+    known, limit = _listed(parameters), float(clip_value)
     grads = _grads(known)
     found = Gradients.of(grads)
-    if found is None or clip_value != clip_value:
-        torch.nn.utils.clip_grad_value_(known, clip_value, foreach)
+    if found is None or math.isnan(limit):
+        torch.nn.utils.clip_grad_value_(known, limit, foreach)
     else:
-        found.clamp(grads, float(clip_value))
+        found.clamp(grads, limit)
 
 
 def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

@@ -329,7 +329,7 @@ def state_shared_by_two(side):
 
 def step_changed(side):
     for entry in side.opt.state.values():
-        if "step" in entry:
+        if isinstance(entry.get("step"), torch.Tensor):
             entry["step"].fill_(side.random.randrange(1, 50))
             break
 
