@@ -245,6 +245,16 @@ def share_memory(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
     return not all(apart)
 
 
+def lies_within(launch: Launch, g: Tensor) -> bool:
+    """Tell whether a gradient lies in memory that `share_memory` has found to be written."""
+    if not_plain(g) is not None:
+        return False
+    spans = launch.job.arrays[J.WRITTEN]
+    first, last = _span(g)
+    k = int(np.searchsorted(spans[:, 1], first, side="right"))
+    return k < len(spans) and bool(spans[k, 0] < last)
+
+
 def _span(t: Tensor) -> tuple[int, int]:
     """Return the first address of a tensor's memory and the one behind its last."""
     reach = sum((n - 1) * stride for n, stride in zip(t.shape, t.stride(), strict=True))

@@ -15,7 +15,7 @@ from torch import Tensor
 from steepest.errors import KernelError
 from steepest.formula import Formula, Plan, plan
 from steepest.kernels import reference
-from steepest.kernels.launch import Batch, Launch, share_memory
+from steepest.kernels.launch import Batch, Launch, lies_within, share_memory
 from steepest.kernels.tensors import why_not, why_not_counter
 
 
@@ -137,7 +137,9 @@ class Update:
         launches = [Launch(chosen, dtype, parts) for (chosen, dtype), parts in together.items()]
         if not share_memory(launches, self._referred()):
             self.launches = launches
-            return
+            if self._rows_are_current():
+                return
+            self.launches = []
         for (chosen, *_), batch in batches.items():
             for p in batch.params:
                 self._refer(chosen, p, batch.group, "it shares memory with another tensor")
@@ -192,7 +194,14 @@ class Update:
         for p in self.idle:
             if p.grad is not None:
                 return False
-        return all(p.grad is not None for _, p, _ in self.rows) if self.rows else True
+        return self._rows_are_current() if self.rows else True
+
+    def _rows_are_current(self) -> bool:
+        """Tell whether the reference's rows have gradients, none in memory that a kernel writes."""
+        for _, p, _ in self.rows:
+            if p.grad is None or (self.launches and lies_within(self.launches[0], p.grad)):
+                return False
+        return True
 
     def _prepare(self, scale: float) -> bool:
         """Compute every launch's scalars; False when a host decision no longer holds."""

@@ -263,6 +263,21 @@ def test_memory_shared_with_a_row_of_the_reference(share, close):
         close(mine.detach(), theirs.detach())
 
 
+@pytest.mark.parametrize("when", [0, 2], ids=["at once", "after two steps"])
+def test_gradient_of_a_row_of_the_reference_in_a_kernels_memory(when, close):
+    results = []
+    for fused in (None, False):
+        p, q = nn.Parameter(torch.ones(4, 3)), nn.Parameter(torch.ones(3, 4))
+        optimizer = optim.SGD([q, p], lr=0.1, momentum=0.5, fused=fused)
+        for k in range(4):
+            q.grad = torch.full((3, 4), 1.0 + k)
+            p.grad = q.detach().t() if k >= when else torch.ones(3, 4).t()
+            optimizer.step()
+        results.append((p, q))
+    for mine, theirs in zip(*results, strict=True):
+        close(mine.detach(), theirs.detach())
+
+
 def test_shared_memory_refused_when_fused_is_wanted():
     params = pair()
     exact_alias(params)
