@@ -54,7 +54,8 @@ class Update:
                 else:
                     self._place(k, group, p, batches)
         self._launch(batches)
-        self.lasting = not any(plan.absent.intersection(plan.writes) for plan in self._plans())
+        made = any(plan.absent.intersection(plan.writes) for plan in self._plans())
+        self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
         self.single: Launch | None = self.launches[0] if plain else None
         self.norm: float | None = None

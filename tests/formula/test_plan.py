@@ -433,7 +433,6 @@ def test_a_step_neither_plans_nor_reads_a_syntax_tree(fused, monkeypatch):
     assert made.formula.plans == plans
 
 
-@pytest.mark.xfail(strict=True, reason="Update drops the first values of a state it never reads")
 def test_a_state_that_is_only_written_is_kept(close):
     p = Parameter(torch.ones(3))
     made = optimizer(write_only)([p], fused=True)
