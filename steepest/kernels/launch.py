@@ -26,7 +26,7 @@ from steepest.kernels.tensors import OFFSETS, PLAIN, not_plain
 if TYPE_CHECKING:
     from steepest.kernels.machine import Native
 
-CHUNK = 16_384
+CHUNK = 32_768
 """Elements of a chunk: with its states it fits the second-level cache (bench/chunks.py)."""
 PARALLEL = 1 << 16
 """Elements from which a second thread pays (bench/chunks.py)."""

@@ -18,7 +18,7 @@ from steepest.kernels import cpu, launch, machine
 
 NAMES = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
 REALS = [torch.float32, torch.float64]
-ODD = [0, 1, 15, 16, 17, 16_383, 16_384, 16_385, 100_003]
+ODD = [0, 1, 15, 16, 17, 16_383, 16_384, 16_385, 32_768, 32_769, 100_003]
 
 
 def stepped(cls, values, grads, steps=3, **options):

@@ -60,7 +60,7 @@ sys.path.insert(0, sys.argv[1])
 import test_fuzz
 from steepest.kernels import launch
 for seed in (0, 1):
-    launch.PARALLEL, launch.CHUNK = ((1 << 16), 16_384) if seed % 2 else (100, 32)
+    launch.PARALLEL, launch.CHUNK = ((1 << 16), 32_768) if seed % 2 else (100, 32)
     for name in ("SGD", "Adam"):
         test_fuzz.walk(name, seed, 50)
 """

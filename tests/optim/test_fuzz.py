@@ -508,7 +508,7 @@ def test_random_walk(name, seed, monkeypatch):
 if __name__ == "__main__":
     deadline, seed = time.monotonic() + float(sys.argv[1]), 1000
     while time.monotonic() < deadline:
-        launch.PARALLEL, launch.CHUNK = ((1 << 16), 16_384) if seed % 2 else (100, 32)
+        launch.PARALLEL, launch.CHUNK = ((1 << 16), 32_768) if seed % 2 else (100, 32)
         for name in OPTIMIZERS:
             walk(name, seed, 150)
         seed += 1
