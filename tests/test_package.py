@@ -56,3 +56,14 @@ def test_an_import_leaves_slow_packages_alone(statement, absent):
         f"import sys\n{statement}\nprint([name for name in {absent!r} if name in sys.modules])"
     )
     assert said == "[]"
+
+
+def test_a_step_and_a_checkpoint_do_not_import_the_compiler():
+    said = in_a_fresh_process(
+        "import sys, torch\nimport steepest.optim as optim\n"
+        "p = torch.ones(3, requires_grad=True)\np.grad = torch.ones(3)\n"
+        "optimizer = optim.SGD([p], lr=0.1)\noptimizer.step()\n"
+        "optimizer.load_state_dict(optimizer.state_dict())\noptimizer.zero_grad()\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert said == "False"
