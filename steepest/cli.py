@@ -68,7 +68,7 @@ def train(words: list[str]) -> int:
     if name.startswith("-"):
         raise RecipeError(f"The recipe comes before its options: got {name} first")
     recipe = find_recipe(name)
-    from steepest.options import parse, write_options  # torch, from here on
+    from steepest.options import kept_options, parse  # torch, from here on
     from steepest.train import Run
 
     asked = parse(recipe, name, rest)
@@ -80,8 +80,8 @@ def train(words: list[str]) -> int:
     folder = asked.folder or (Path(made.folder) if made.folder else None)
     if folder is None or not asked.resume:
         folder = new_folder(folder, name)
-    write_options(folder, name, asked)
-    return _train(replace(made, folder=folder, resume=asked.resume), name, folder)
+    kept = kept_options(name, asked)
+    return _train(replace(made, folder=folder, resume=asked.resume, options=kept), name, folder)
 
 
 def list_optimizers(words: list[str]) -> int:

@@ -7,14 +7,14 @@ import io
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from steepest.errors import RecipeError
+from steepest.train.record import OPTIONS
 
-OPTIONS = "options.json"
 SHARED = {
     "folder": "where the run leaves its files; left out, a new folder under runs/",
     "resume": "folder of an earlier run to go on with; only epochs may change",
@@ -27,7 +27,8 @@ class Asked:
 
     Attributes:
         options: the recipe's arguments, all of them.
-        arguments: the words of the command line that gave them.
+        arguments: the words of the command line that gave them, in a resumed run those of the
+            first one with the last `--epochs`.
         folder: the folder asked for; None for a new one.
         resume: whether that folder holds a run to go on with.
     """
@@ -51,22 +52,25 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
         options = _read(recipe, signature, name, arguments)
         folder = options.pop("folder")
         options.pop("resume")
-        return Asked(options=options, arguments=list(arguments), folder=folder, resume=False)
+        words = _without(SHARED, arguments)
+        return Asked(options=options, arguments=words, folder=folder, resume=False)
     kept = read_options(earlier)
     if kept["recipe"] != name:
         raise RecipeError(
             f"A run resumes with its own recipe: {earlier} is of {kept['recipe']}, got {name}"
         )
-    together = [*kept["arguments"], *arguments]
-    before = _read(recipe, signature, name, kept["arguments"])
-    now = _read(recipe, signature, name, together)
+    words = kept["arguments"]
+    before = _read(recipe, signature, name, words)
+    now = _read(recipe, signature, name, [*words, *arguments])
     _check_unchanged(before, now, earlier)
+    if epochs := _only("epochs", arguments):
+        words = [*_without(("epochs",), words), *epochs]
     options = {key: value for key, value in now.items() if key not in SHARED}
-    return Asked(options=options, arguments=together, folder=earlier, resume=True)
+    return Asked(options=options, arguments=words, folder=earlier, resume=True)
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """Return what `write_options` wrote into the folder.
+    """Return what the earlier run kept in its folder.
 
     Raises:
         RecipeError: there is no such file, or it is not whole.
@@ -81,21 +85,20 @@ def read_options(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def write_options(folder: Path, name: str, asked: Asked) -> None:
-    """Write recipe, command line and options into the folder, for people and for `--resume`."""
+def kept_options(name: str, asked: Asked) -> dict[str, Any]:
+    """Return recipe, command line and options, which the folder keeps for `--resume`."""
     import torch
 
     from steepest import __version__
 
-    kept = {
+    return {
         "recipe": name,
-        "arguments": _without_shared(asked.arguments),
+        "arguments": asked.arguments,
         "options": asked.options,
         "steepest": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
-    (folder / OPTIONS).write_text(json.dumps(kept, indent=2, default=str) + "\n", "utf-8")
 
 
 def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
@@ -193,17 +196,25 @@ def _resumed(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def _without_shared(arguments: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        name = word.partition("=")[0].removeprefix("--")
-        if word.startswith("--") and name in SHARED:
-            if "=" not in word:
-                next(words, None)
-        else:
-            kept.append(word)
-    return kept
+def _without(names: Iterable[str], arguments: Sequence[str]) -> list[str]:
+    """Return the words but for these options and their values."""
+    groups = _groups(arguments)
+    return [word for name, words in groups if name not in names for word in words]
+
+
+def _only(option: str, arguments: Sequence[str]) -> list[str]:
+    """Return the words that give the option's last value."""
+    return next((words for name, words in reversed(_groups(arguments)) if name == option), [])
+
+
+def _groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return each option's name, and it with the words that follow it."""
+    groups: list[tuple[str, list[str]]] = []
+    for word in arguments:
+        if word.startswith("--") or not groups:
+            groups.append((word.partition("=")[0].removeprefix("--"), []))
+        groups[-1][1].append(word)
+    return groups
 
 
 def _check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

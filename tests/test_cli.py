@@ -334,6 +334,40 @@ def test_a_run_resumes_with_its_own_options(steepest, words: str, message: str):
     assert Path("runs/line-1/options.json").read_bytes() == before
 
 
+def test_a_refused_resume_leaves_the_options_as_they_were(steepest):
+    steepest("train line --epochs 1 --rows 100 --folder out")
+    assert steepest("train line --resume out --epochs 3")[0] == 0
+    before = Path("out/options.json").read_bytes()
+    code, _, err = steepest("train line --resume out --epochs 1")
+    assert code == 2
+    assert "The checkpoint has 3 epochs behind it" in err
+    assert Path("out/options.json").read_bytes() == before
+    assert steepest("train line --resume out")[0] == 0
+    path = Path("out/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert steepest("train line --resume out --epochs 5")[0] == 2
+    assert Path("out/options.json").read_bytes() == before
+
+
+def test_the_options_hold_one_epochs_however_often_a_run_resumes(steepest):
+    steepest("train line --rows 100 --epochs 1 --folder out")
+    for epochs in ("--epochs 2", "--epochs=3", "--lr 0.1 --epochs 4", "", "--lr 0.1"):
+        assert steepest(f"train line --resume out {epochs}")[0] == 0
+    options = json.loads(Path("out/options.json").read_text())
+    assert options["arguments"] == ["--rows", "100", "--epochs", "4"]
+    assert options["options"]["epochs"] == 4
+
+
+def test_options_that_cannot_be_written_are_told(steepest):
+    steepest("train line --rows 100 --epochs 1 --folder out")
+    before = Path("out/options.json").read_bytes()
+    Path("out/options.json.tmp").mkdir()
+    code, _, err = steepest("train line --resume out --epochs 2")
+    assert code == 2
+    assert "out/options.json could not be written" in err.splitlines()[-1]
+    assert Path("out/options.json").read_bytes() == before
+
+
 def test_a_damaged_checkpoint_is_refused(steepest):
     steepest("train line --epochs 1 --rows 100")
     path = Path("runs/line-1/checkpoint.pt")

@@ -1,5 +1,6 @@
 """What is kept of a run while it trains: where it is, its losses, its files, its wish to stop."""
 
+import json
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from steepest.data import Batches
 from steepest.errors import CheckpointError, RecipeError, RunError
-from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model
+from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model, write_whole
 from steepest.train.device import moved
 from steepest.train.metrics import Mean, MetricsFile, read_metrics, rows_of
 from steepest.train.progress import Place, open_progress
@@ -25,8 +26,13 @@ from steepest.train.stop import Stopped, StopSignals
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
+OPTIONS = "options.json"
 MODEL = "model.safetensors"
 PICTURE = "loss.png"
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 @contextmanager
@@ -190,6 +196,9 @@ class Record:
             raise RecipeError(
                 f"folder is one that can be written: got {folder} ({error.strerror})"
             ) from None
+        if self.run.options is not None:  # only now, as a refused run changes no file
+            text = json.dumps(dict(self.run.options), indent=2, default=str) + "\n"
+            write_whole(folder / OPTIONS, lambda temporary: _write_text(temporary, text))
         self._metrics = MetricsFile(folder / METRICS, self.place.step)
 
     def _resume(self, state: dict[str, Any]) -> None:

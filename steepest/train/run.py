@@ -53,6 +53,8 @@ class Run:
         name: what the run is called in its title and its lines.
         folder: where metrics, checkpoint, model and picture go; None keeps nothing.
         resume: go on from the folder's checkpoint.
+        options: what the run was made with, kept in the folder as options.json once the run has
+            been opened or restored; the command line gives its own.
         checkpoint_seconds: the seconds between two checkpoints; one more is written at the end.
         log_steps: how many updates one "step" line of metrics.jsonl sums up.
         progress: show a bar in a terminal, plain lines elsewhere (both on stderr).
@@ -78,6 +80,7 @@ class Run:
     name: str = "run"
     folder: Path | str | None = None
     resume: bool = False
+    options: Mapping[str, Any] | None = None
     checkpoint_seconds: float = 60.0
     log_steps: int = 50
     progress: bool = True
