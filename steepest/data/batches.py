@@ -81,14 +81,16 @@ class Batches:
         return self._chunks(n, start * self.batch_size)
 
     def to(self, device: torch.device | str) -> "Batches":
-        """Return the same batches with the tensors on `device`; the order stays the same."""
-        return Batches(
+        """Return the same batches with the tensors on `device`: order and next epoch stay."""
+        moved = Batches(
             *(tensor.to(device) for tensor in self.tensors),
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             seed=self.seed,
             drop_last=self.drop_last,
         )
+        moved._next_epoch = self._next_epoch
+        return moved
 
     def order(self, n: int) -> Tensor:
         """Return the row numbers `(rows,)` of epoch `n`, on the CPU."""

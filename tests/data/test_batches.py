@@ -154,6 +154,13 @@ def test_columns_without_width_and_strided_tensors():
     assert sorted(torch.cat([b for _, b in got]).tolist()) == y.tolist()
 
 
+def test_to_keeps_the_count_of_epochs():
+    batches = Batches(torch.arange(10), batch_size=10)
+    list(batches)
+    [(second,)] = batches.to("cpu")
+    assert torch.equal(second, batches.order(1))
+
+
 def test_to_keeps_options_and_order():
     b = Batches(torch.arange(ROWS), batch_size=3, seed=4, drop_last=True)
     moved = b.to("cpu")
