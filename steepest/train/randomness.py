@@ -8,12 +8,30 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from steepest.errors import RecipeError
+
 
 def seed_all(seed: int) -> None:
-    """Seed the random numbers of torch (on every device), numpy and Python."""
+    """Seed the random numbers of torch (on every device), numpy and Python.
+
+    Raises:
+        RecipeError: torch takes no such seed.
+    """
+    check_seed(seed)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch does not take.
+
+    Raises:
+        RecipeError: it is.
+    """
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    if not whole or not -(2**63) <= seed < 2**64:
+        raise RecipeError(f"seed is a whole number from -2**63 to 2**64 - 1: got {seed!r}")
 
 
 CPU = torch.device("cpu")

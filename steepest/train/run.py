@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steepest.errors import RecipeError
 from steepest.train.device import choose_device
+from steepest.train.randomness import check_seed
 
 Row = dict[str, Any]
 
@@ -93,6 +94,8 @@ class Run:
         _check_number("checkpoint_seconds", self.checkpoint_seconds, zero=True)
         if self.threads is not None:
             _check_number("threads", self.threads, whole=True)
+        if self.seed is not None:
+            check_seed(self.seed)
         if self.clip_norm is not None:
             _check_number("clip_norm", self.clip_norm)
         if self.resume and self.folder is None:

@@ -4,6 +4,7 @@ Nothing here is hidden behind hooks. Another need is another short function over
 `Record` (place, metrics, checkpoints, progress), `validate`, `scale_lr`, or none of them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.clip import clip_grad_norm_
+from steepest.errors import RecipeError
 from steepest.train.device import choose_device
 from steepest.train.metrics import Mean, rows_of
 from steepest.train.record import Record
@@ -26,7 +28,7 @@ def train(run: Run) -> Report:
 
     Raises:
         RunError: the loss is no finite number.
-        RecipeError: a batch, the folder or the device cannot be used.
+        RecipeError: a batch, the folder, the device or what the schedule gives cannot be used.
         CheckpointError: a checkpoint cannot be read or written, or is of another run.
         Stopped: Ctrl-C or SIGTERM asked for it; the checkpoint is written.
     """
@@ -85,7 +87,19 @@ def scale_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
 
     The first lr is kept as the group's `initial_lr`, as torch's schedulers do, so that a second
     training starts from it too. An lr that is a tensor is set in place.
+
+    Raises:
+        RecipeError: the multiplier is negative or no finite number.
     """
+    try:
+        good = 0 <= multiplier < math.inf
+    except TypeError:
+        good = False
+    if not good:
+        raise RecipeError(
+            f"A schedule gives the multiplier of lr, a finite number of at least 0: got "
+            f"{multiplier!r}; correct the function"
+        )
     for group in optimizer.param_groups:
         if "initial_lr" not in group:
             group["initial_lr"] = float(group["lr"])

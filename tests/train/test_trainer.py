@@ -145,6 +145,8 @@ def test_batches_that_cannot_serve_are_refused(batches: Any, message: str):
         ({"epochs": 1.5}, "epochs is a whole number above 0: got 1.5"),
         ({"epochs": True}, "got True"),
         ({"log_steps": 0}, "log_steps"),
+        ({"seed": 2**64}, r"seed is a whole number from -2\*\*63 to 2\*\*64 - 1: got 18446744"),
+        ({"seed": 1.5}, "seed is a whole number"),
         ({"threads": 0}, "threads"),
         ({"clip_norm": -1.0}, "clip_norm is a number above 0: got -1.0"),
         ({"clip_norm": math.nan}, "clip_norm is a number above 0: got nan"),
@@ -321,6 +323,15 @@ def test_the_report_knows_final_and_best():
     rows = [{"epoch": n, "loss": 1.0, "validation_loss": v} for n, v in enumerate([3.0, 1.0, 2.0])]
     report = Report(name="x", folder=None, steps=3, history=rows, seconds=1.0)
     assert (report.final["epoch"], report.best["epoch"]) == (2, 1)
+
+
+@pytest.mark.parametrize("multiplier", [-0.5, math.nan, math.inf, None, torch.tensor(-1.0)])
+def test_a_schedule_that_would_ascend_is_refused(multiplier: Any):
+    model = linear()
+    before = model.weight.clone()
+    with pytest.raises(RecipeError, match="multiplier of lr, a finite number of at least 0: got"):
+        train(run_of(model, schedule=lambda step: multiplier))
+    assert torch.equal(model.weight, before)
 
 
 def test_threads_are_given_back():
