@@ -52,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("steepest: stopped", file=sys.stderr)
         return SIGNALLED + SIGINT
-    except SystemExit as stopped:  # a recipe's help was asked for
-        return int(stopped.code or 0)
+    except SystemExit as stopped:  # a recipe's help was asked for, or it ends by itself
+        if stopped.code is None or isinstance(stopped.code, int):
+            return stopped.code or 0
+        print(stopped.code, file=sys.stderr)
+        return FAILED
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes it at the end)
         return FAILED
@@ -70,8 +73,12 @@ def train(words: list[str]) -> int:
     recipe = find_recipe(name)
     from steepest.options import kept_options, parse  # torch, from here on
     from steepest.train import Run
+    from steepest.train.randomness import seed_all
 
     asked = parse(recipe, name, rest)
+    seed = asked.options.get("seed", 0)
+    if isinstance(seed, int):  # before the recipe makes its model; None asks for chance
+        seed_all(seed)
     made = recipe(**asked.options)
     if not isinstance(made, Run):
         raise RecipeError(f"A recipe returns a Run: {name} returned {type(made).__name__}")
@@ -111,13 +118,16 @@ def new_folder(folder: Path | None, name: str) -> Path:
     Raises:
         RecipeError: it holds an earlier run, or cannot be made.
     """
+    from steepest.train.record import CHECKPOINT
+
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
+                go_on = f", or go on with --resume {shlex.quote(str(folder))}"
                 raise RecipeError(
-                    f"A new run has a folder of its own: {folder} is not empty; choose another, "
-                    f"or go on with --resume {shlex.quote(str(folder))}"
+                    f"A new run has a folder of its own: {folder} is not empty; choose another"
+                    + (go_on if (folder / CHECKPOINT).exists() else "")
                 )
             return folder
         for number in count(1):

@@ -55,7 +55,7 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
         words = _without(SHARED, arguments)
         return Asked(options=options, arguments=words, folder=folder, resume=False)
     kept = read_options(earlier)
-    if kept["recipe"] != name:
+    if not _same_recipe(kept["recipe"], name):
         raise RecipeError(
             f"A run resumes with its own recipe: {earlier} is of {kept['recipe']}, got {name}"
         )
@@ -194,6 +194,12 @@ def _resumed(arguments: Sequence[str]) -> Path | None:
         if word.startswith("--resume="):
             return Path(word.removeprefix("--resume="))
     return None
+
+
+def _same_recipe(kept: str, name: str) -> bool:
+    """Tell whether both are one built-in recipe, or paths of one file."""
+    files = kept.endswith(".py") and name.endswith(".py")
+    return Path(kept).resolve() == Path(name).resolve() if files else kept == name
 
 
 def _without(names: Iterable[str], arguments: Sequence[str]) -> list[str]:

@@ -241,6 +241,9 @@ REFUSED = {
     "train line --lr nan": "lr must be",
     "train line --epochs 0": "epochs is a whole number above 0: got 0",
     "train line --batch-size 0": "batch_size is at least 1",
+    "train line --seed 99999999999999999999": "seed is a whole number from -2**63 to 2**64 - 1",
+    f"train table {IRIS} --seed -99999999999999999999": "seed is a whole number from -2**63",
+    f"train table {IRIS} --threads 0": "threads is a whole number above 0: got 0",
     "train line --device nowhere": "got 'nowhere'",
     "train line --resume absent": "absent has no readable options.json",
     "train table": "needs --data and --target",
@@ -309,6 +312,37 @@ def test_a_bug_in_a_recipe_shows_its_traceback(text: str):
     assert re.search("SyntaxError|ModuleNotFoundError|ZeroDivisionError", done.stderr)
 
 
+def test_a_recipe_gives_the_same_weights_each_time(steepest):
+    random = "random.random() + np.random.rand()"
+    Path("mine.py").write_text(
+        "import random\nimport numpy as np\nfrom torch import nn\n"
+        "from steepest import Run, optim\nfrom steepest.data import Batches, synthetic\n"
+        "def run(SEED):\n"
+        "    model = nn.Linear(1, 1)\n"
+        f"    nn.init.constant_(model.bias, {random})\n"
+        "    return Run(model=model, optimizer=optim.SGD(model.parameters(), lr=1e-6), epochs=1,\n"
+        "               loss_fn=nn.MSELoss(), batches=Batches(*synthetic.line(rows=100)))\n"
+    )
+    text = Path("mine.py").read_text()
+    weights = []
+    for signature, words in [("", ""), ("", ""), ("seed=0", ""), ("seed=0", "--seed 1")]:
+        Path("mine.py").write_text(text.replace("SEED", signature))
+        assert steepest(f"train mine.py {words}")[0] == 0
+        path = f"runs/mine-{len(weights) + 1}/model.safetensors"
+        weights.append([v.item() for v in safetensors.torch.load_file(path).values()])
+    assert weights[0] == weights[1] == weights[2]
+    assert weights[0][0] != weights[3][0]
+    assert weights[0][1] != weights[3][1]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"), [("'no data'", 1, "no data\n"), ("3", 3, ""), ("", 0, "")]
+)
+def test_a_recipe_may_end_the_command(steepest, end: str, code: int, said: str):
+    Path("mine.py").write_text(f"import sys\ndef run(): sys.exit({end})")
+    assert steepest("train mine.py") == (code, "", said)
+
+
 def test_a_loss_that_is_not_finite_fails_the_run(steepest):
     code, out, err = steepest("train line --lr 1e9")
     assert (code, out) == (1, "")
@@ -366,6 +400,29 @@ def test_options_that_cannot_be_written_are_told(steepest):
     assert code == 2
     assert "out/options.json could not be written" in err.splitlines()[-1]
     assert Path("out/options.json").read_bytes() == before
+
+
+def test_a_folder_without_a_checkpoint_has_none_to_resume_from(steepest):
+    assert steepest("train line --lr 1e9 --folder out")[0] == 1
+    code, _, err = steepest("train line --folder out")
+    assert code == 2
+    assert "out is not empty; choose another" in err
+    assert "--resume" not in err
+    code, _, err = steepest("train line --resume out")
+    assert code == 2
+    assert "out has no checkpoint to resume from" in err
+    assert "No such file" not in err
+
+
+def test_a_recipe_is_the_same_by_any_path(steepest):
+    recipe()
+    assert steepest("train mine.py --folder out")[0] == 0
+    for epochs, path in enumerate(("./mine.py", Path("mine.py").resolve(), "x/../mine.py"), 3):
+        Path("x").mkdir(exist_ok=True)
+        assert steepest(f"train {path} --resume out --epochs {epochs}")[0] == 0
+    code, _, err = steepest(f"train {recipe(name='other.py')} --resume out")
+    assert code == 2
+    assert "got other.py" in err
 
 
 def test_a_damaged_checkpoint_is_refused(steepest):

@@ -84,7 +84,7 @@ def run(
         schedule=make_schedule(schedule, warmup, epochs * len(batches)),
         metrics={"accuracy": accuracy} if classify and held_out is not None else {},
         device=where,
-        threads=threads or (1 if small(model, batch_size) else None),
+        threads=1 if threads is None and small(model, batch_size) else threads,
         seed=seed,
         name=f"{Path(data).stem}: {target}",
         result=lambda model: sentence(model, table),

@@ -184,6 +184,10 @@ class Record:
 
     def _open(self, folder: Path) -> None:
         if self.run.resume:
+            if not (folder / CHECKPOINT).exists():
+                raise CheckpointError(
+                    f"{folder} has no checkpoint to resume from: begin a new run in another folder"
+                )
             self._resume(load_checkpoint(folder / CHECKPOINT))
         elif (folder / METRICS).exists() or (folder / CHECKPOINT).exists():
             raise RecipeError(
