@@ -247,6 +247,12 @@ def none_test(node: ast.AST) -> str | None:
 
 
 def _instead_of(name: str) -> str:
+    if name in ("norm", "mean", "sum", "std", "var"):
+        return "there is no word for a whole tensor yet: a formula sees one element"
+    if name in ("pi", "e", "inf", "nan", "tau"):
+        return f"write the number, or make `{name}` a hyperparameter"
     if name in WORDS:
         return f"write `{name}(x)` with `from steepest.formula import {name}`"
-    return f"write `{INSTEAD.get(name, 'the operation with + - * / ** and words')}`"
+    if name in INSTEAD:
+        return f"write `{INSTEAD[name]}`"
+    return "write the operation with + - * / ** and words"

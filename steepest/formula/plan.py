@@ -185,7 +185,10 @@ class _Planner:
     def _host_line(self, target: str, source: str) -> None:
         line = f"{target} = {source}"
         self.host.append(line)
-        exec(line, HOST_WORDS, self.now)
+        try:
+            exec(line, HOST_WORDS, self.now)
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            raise self._not_computed(line, error) from error
 
     def _decide(self, test: ast.expr) -> bool:
         """Answer an `if`, and have the host function check the answer at every step."""
@@ -205,7 +208,17 @@ class _Planner:
 
     def _now(self, source: str) -> Any:
         """Evaluate an expression of the host with the values of this moment."""
-        return eval(source, HOST_WORDS, self.now)
+        try:
+            return eval(source, HOST_WORDS, self.now)
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            raise self._not_computed(source, error) from error
+
+    def _not_computed(self, source: str, error: Exception) -> HyperparameterError:
+        given = {name: self.now[name] for name in self.formula.hyperparameters}
+        return HyperparameterError(
+            f"{self.formula.name}: `{source}` cannot be computed from the hyperparameters "
+            f"({', '.join(f'{name}={value!r}' for name, value in given.items())}): {error}"
+        )
 
     def _check_number(self, source: str) -> None:
         value = self._now(source)

@@ -5,13 +5,13 @@ The text is meant to be read: `steepest show Adam` prints it, and the cache fold
 
 import ast
 import functools
-import importlib.metadata
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 
+from steepest import __version__
 from steepest.formula import Plan
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def source(plan: Plan, dtype: torch.dtype) -> str:
     body = [*loads, "g = _scale * _all_g[_i]", *lines, *stores]
     return TEMPLATE.format(
         title=f"{plan.formula.name}, {real}" + (f" ({chosen})" if chosen else "") + ".",
-        version=importlib.metadata.version("steepest"),
+        version=__version__,
         real=real,
         size=dtype.itemsize,
         arrays=", ".join(arrays),
@@ -107,10 +107,18 @@ class _Spelling(ast.NodeTransformer):
         if isinstance(node.op, ast.Pow) and isinstance(exponent, ast.Constant):
             if exponent.value == 0.5:
                 return ast.Call(ast.Name("sqrt"), [base], [])
-            if exponent.value in (2, 3):
-                square = ast.BinOp(base, ast.Mult(), base)
-                return square if exponent.value == 2 else ast.BinOp(square, ast.Mult(), base)
+            if isinstance(exponent.value, int) and 1 <= exponent.value <= 16:
+                return _product(base, exponent.value)
         return ast.BinOp(base, node.op, self.visit(exponent))
+
+
+def _product(base: ast.expr, power: int) -> ast.expr:
+    """Return a whole power by repeated squaring: `powf` is a call for each element."""
+    if power == 1:
+        return base
+    half = _product(base, power // 2)
+    square = ast.BinOp(half, ast.Mult(), half)
+    return ast.BinOp(square, ast.Mult(), base) if power % 2 else square
 
 
 # ---- native code --------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Gradients:
         self.factor[0] = factor
         self.job.run(cpu.fixed(name), alone=self._overlap())
         things = tuple(grads)
-        cpu.fixed("bump").call(pointers(things), 0, self.job.address)
+        cpu.fixed("finish").call(pointers(things), 0, self.job.address)
 
     def _overlap(self) -> bool:
         """Tell whether two gradients share memory: one thread then writes them in order."""

@@ -127,7 +127,9 @@ def _drop_unused(whole: llvm.ModuleRef) -> None:
 @functools.cache
 def _native_text() -> str:
     here = Path(__file__).parent
-    return "".join((here / f"{n}.py").read_text() for n in ("job", "intrinsics", "native"))
+    return "".join(
+        (here / f"{n}.py").read_text() for n in ("job", "intrinsics", "native", "machine")
+    )
 
 
 # ---- functions that native code calls -----------------------------------------------------------

@@ -37,7 +37,10 @@ class Adagrad(
             for p in group["params"]:
                 value = complex(start, start) if p.is_complex() else start
                 total = torch.full_like(p, value, memory_format=torch.preserve_format)
-                self.state[p] = {"step": torch.tensor(0.0, dtype=torch.float32), "sum": total}
+                self.state[p] = {
+                    "step": torch.tensor(0.0, dtype=torch.float32, device="cpu"),
+                    "sum": total,
+                }
 
     def share_memory(self) -> None:
         """Move the sums to shared memory, so that several processes can train one model."""

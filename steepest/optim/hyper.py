@@ -27,7 +27,9 @@ BOUNDS: dict[str, tuple[str, Check]] = {
     "lr_decay": ("at least 0", lambda x: x >= 0),
     "initial_accumulator_value": ("at least 0", lambda x: x >= 0),
 }
-"""What a hyperparameter of this name must be, wherever it occurs."""
+"""What a hyperparameter of this name must be, unless its formula's own default is not so."""
+
+NO_BOUND: tuple[str, Check] = ("", lambda x: True)
 
 OPTIONS: dict[str, bool | None] = {
     "foreach": None,
@@ -37,6 +39,9 @@ OPTIONS: dict[str, bool | None] = {
     "fused": None,
 }
 """torch's options of execution, with their defaults."""
+
+EXECUTION = ("foreach", "capturable", "differentiable", "fused")
+"""The options that say how to run; the objective's own is `maximize`."""
 
 LAYOUT = ("*", *OPTIONS)
 """What follows the hyperparameters in a constructor; `*` begins what must be named."""
@@ -100,7 +105,9 @@ def check(name: str, group: Mapping[str, Any], formula: Formula) -> None:
         HyperparameterError: says which, its rule and what was given.
     """
     for word, default in formula.hyperparameters.items():
-        value, (rule, holds) = group[word], BOUNDS.get(word, ("", lambda x: True))
+        value, (rule, holds) = group[word], BOUNDS.get(word, NO_BOUND)
+        if default is not REQUIRED and not _holds(holds, default):
+            rule, holds = NO_BOUND  # a user's own meaning of the name
         if isinstance(default, tuple):
             rule = f"{len(default)} {rule or 'values'}"
         if not _is_alike(value, default) or not _holds(holds, value):

@@ -1,6 +1,7 @@
 """Optimizer: a torch.optim.Optimizer made from a formula."""
 
 import inspect
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd import profiler
 
 from steepest.errors import HyperparameterError, StateError
-from steepest.formula import Formula, parse
+from steepest.formula import parse
 from steepest.optim import hyper
 from steepest.optim.state import State, fitted, plain
 from steepest.optim.update import Update
@@ -53,11 +54,12 @@ class Optimizer(torch.optim.Optimizer):
         KernelError: at a step, `fused=True` where no kernel can serve.
     """
 
-    formula: ClassVar[Formula]
+    formula: ClassVar[Any] = None
+    """The parsed formula (`steepest.formula.Formula`); None in a class that has none."""
     fixed: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[tuple[str, ...]] = hyper.LAYOUT
 
-    _step_supports_amp_scaling = True
+    _step_supports_amp_scaling = False  # GradScaler unscales the gradients for a user's own step
     _update: Update | None = None
 
     def __init_subclass__(
@@ -77,20 +79,22 @@ class Optimizer(torch.optim.Optimizer):
                 `*` begins what must be named.
         """
         super().__init_subclass__()
+        if "step" in vars(cls):
+            cls._step_supports_amp_scaling = False
         if formula is None:
             if "__init__" in vars(cls):
                 cls.__signature__ = hyper.own_signature(cls)
             return
         cls.formula = parse(formula)
+        cls._step_supports_amp_scaling = "step" not in vars(cls)
         cls.fixed = fixed or {}
         cls.options = tuple(options)
         cls.__signature__ = hyper.signature(cls.formula, defaults or {}, cls.fixed, cls.options)
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
-        self.clip_norm: float | None = None
-        """The bound of the norm of all gradients together, or None; may be changed at any time."""
+        self._clip_norm: float | None = None
         self._norm: float | None = None
-        if not hasattr(self, "formula"):
+        if self.formula is None:
             super().__init__(params, *args, **options)
             return
         name = type(self).__name__
@@ -98,19 +102,28 @@ class Optimizer(torch.optim.Optimizer):
         bound = hyper.bind(name, ruled.__signature__, (params, *args), options)
         del bound["params"]
         self.clip_norm = bound.pop("clip_norm")
-        hyper.check_clip_norm(name, self.clip_norm)
         defaults = {**bound, **self.fixed}
         if "fused" not in self.options and defaults["fused"] is None:
             del defaults["fused"]  # so that groups and state_dicts have exactly torch's keys
         hyper.check(name, defaults, self.formula)
         super().__init__(params, defaults)
 
+    @property
+    def clip_norm(self) -> float | None:
+        """The bound of the norm of all gradients together, or None; may be set at any time."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, bound: float | None) -> None:
+        hyper.check_clip_norm(type(self).__name__, bound)
+        self._clip_norm = bound
+
     # ---- groups and state ---------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group with options of its own, as torch does, after checking them."""
         name = type(self).__name__
-        if isinstance(param_group, dict) and hasattr(self, "formula"):
+        if isinstance(param_group, dict) and self.formula is not None:
             hyper.check_known(name, param_group, self.defaults)
             hyper.check(name, {**self.defaults, **param_group}, self.formula)
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
@@ -130,7 +143,7 @@ class Optimizer(torch.optim.Optimizer):
         self._update = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "clip_norm": self.clip_norm}
+        return {**super().__getstate__(), "_clip_norm": self._clip_norm}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = dict(state)
@@ -152,13 +165,14 @@ class Optimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state_dict of this optimizer or of torch's class of the same name.
 
-        Parameters are matched by name when both sides have names, else by position. Tensors are
-        copied.
+        Parameters are matched by name when both sides have names, else by position; one without
+        an entry starts afresh. Tensors are copied. How to run (`fused`, `foreach`, `capturable`,
+        `differentiable`) stays as this optimizer has it.
 
         Raises:
             StateError: it does not fit; the optimizer is unchanged.
         """
-        if not hasattr(self, "formula"):
+        if self.formula is None:
             _plain(torch.optim.Optimizer.load_state_dict)(self, state_dict)
             return
         if not isinstance(state_dict, dict):
@@ -226,7 +240,7 @@ class Optimizer(torch.optim.Optimizer):
                 scale = 1.0 / float(own["grad_scale"])
         try:
             self._step_once(scale)
-        except ArithmeticError as error:
+        except (ArithmeticError, struct.error) as error:
             raise HyperparameterError(
                 f"{type(self).__name__}: a scalar of the formula cannot be computed from the "
                 f"hyperparameters: {error}; see param_groups"
@@ -234,9 +248,9 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _step_once(self, scale: float) -> None:
-        update, clip_norm = self._update, self.clip_norm
+        update, clip_norm = self._update, self._clip_norm
         if update is None or not update.step(self.param_groups, scale, clip_norm):
-            if not hasattr(self, "formula"):
+            if self.formula is None:
                 raise NotImplementedError(f"{type(self).__name__} has no formula and no own step()")
             update = Update(self.formula, self.param_groups, self.state)
             done = update.step(self.param_groups, scale, clip_norm)

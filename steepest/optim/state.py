@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steepest.errors import StateError
 from steepest.formula import Formula, plan
-from steepest.optim.hyper import check
+from steepest.optim.hyper import EXECUTION, check
 
 
 class Noting(dict):
@@ -149,6 +149,17 @@ def _options(optimizer: Any, saved_group: dict[str, Any], k: int) -> dict[str, A
     """Return a saved group's options; a missing flag takes its default, a missing number is an
     other optimizer's."""
     options = {key: value for key, value in saved_group.items() if key != "params"}
+    own = optimizer.param_groups[k]
+    for option in EXECUTION:  # how to run is this optimizer's own affair, here and now
+        options.pop(option, None)
+        if option in own:
+            options[option] = own[option]
+    for word, value in optimizer.fixed.items():
+        if options.get(word, value) != value:
+            raise StateError(
+                f"{type(optimizer).__name__}: param group {k} of the state_dict has {word}="
+                f"{options[word]!r}, here it is always {value!r}; it was saved by another optimizer"
+            )
     for word, default in optimizer.defaults.items():
         if word not in options:
             if word in optimizer.formula.hyperparameters and not isinstance(default, bool):
@@ -230,4 +241,4 @@ def _count(where: str, value: Any) -> Tensor:
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     if not isinstance(number, int | float) or number < 0 or not float(number).is_integer():
         raise StateError(f"{where}: 'step' must be a whole number, at least 0, not {value!r}")
-    return torch.tensor(float(number), dtype=torch.float32)
+    return torch.tensor(float(number), dtype=torch.float32, device="cpu")

@@ -170,8 +170,9 @@ class Update:
             copy.update(group, **_numbers(group))
         if clip_norm is None and self.single is not None:
             return self.single.prepare(scale) and self.single.run_if_fits()
-        if not all(launch.fits() for launch in self.launches):
-            return False
+        for launch in self.launches:
+            if not launch.fits():
+                return False
         if clip_norm is not None:
             self.norm = self._norm() * scale
             factor = clip_norm / (self.norm + 1e-6)
@@ -206,9 +207,10 @@ class Update:
 
     def _prepare(self, scale: float) -> bool:
         """Compute every launch's scalars; False when a host decision no longer holds."""
-        return all(launch.prepare(scale) for launch in self.launches) and all(
-            chosen.host(group, self._count(p)) is not None for chosen, p, group in self.rows
-        )
+        for launch in self.launches:
+            if not launch.prepare(scale):
+                return False
+        return all(chosen.host(group, self._count(p)) is not None for chosen, p, group in self.rows)
 
     def _run(self, scale: float) -> None:
         for launch in self.launches:
@@ -228,7 +230,9 @@ class Update:
 
     def _norm(self) -> float:
         """Return the Euclidean norm of all gradients together, in float64."""
-        total = sum(launch.job.squares() for launch in self.launches)
+        total = 0.0
+        for launch in self.launches:
+            total += launch.job.squares()
         for _, p, _ in self.rows:
             assert p.grad is not None
             g = p.grad.coalesce().values() if p.grad.is_sparse else p.grad

@@ -231,7 +231,7 @@ def test_a_scalar_that_cannot_be_computed_is_a_sentence():
     (p,) = [nn.Parameter(torch.ones(3))]
     p.grad = torch.ones(3)
     optimizer = Ratio([p])
-    with pytest.raises(HyperparameterError, match=r"Ratio: a scalar .* division by zero"):
+    with pytest.raises(HyperparameterError, match=r"ratio: `lr / part` .*part=0.0\): .*by zero"):
         optimizer.step()
     assert torch.equal(p, torch.ones(3))
     optimizer.param_groups[0]["part"] = 0.002
@@ -240,6 +240,64 @@ def test_a_scalar_that_cannot_be_computed_is_a_sentence():
     optimizer.param_groups[0]["part"] = 0
     with pytest.raises(HyperparameterError, match="division by zero"):
         optimizer.step()
+
+
+def three(p, g, *, lr=1e-3, betas=(0.9, 0.99)):
+    beta1, beta2, beta3 = betas
+    return p - lr * beta1 * beta2 * beta3 * g
+
+
+def test_a_hyperparameter_of_the_wrong_shape_is_a_sentence():
+    class Three(Optimizer, formula=three):
+        """Unpacks one number too many."""
+
+    (p,) = [nn.Parameter(torch.ones(3))]
+    p.grad = torch.ones(3)
+    with pytest.raises(HyperparameterError, match=r"three: `beta1_1, .* = betas` .*not enough val"):
+        Three([p]).step()
+
+
+def signed(p, g, *, lr=1e-3, alpha=-1.0, eps=(1e-30, 1e-3), momentum=None):
+    floor, _ = eps
+    return p - lr * alpha * (g + floor)
+
+
+def test_a_bound_that_the_formulas_own_default_breaks_is_not_its_bound():
+    class Signed(Optimizer, formula=signed):
+        """Means something else by alpha, eps and momentum."""
+
+    (p,) = [nn.Parameter(torch.zeros(3))]
+    p.grad = torch.ones(3)
+    Signed([p], lr=0.5, alpha=-2.0).step()
+    assert torch.equal(p, torch.ones(3))
+    with pytest.raises(HyperparameterError, match="lr must be at least 0"):
+        Signed([p], lr=-1)
+
+
+@pytest.mark.parametrize("base", [Optimizer, torch.optim.Optimizer])
+def test_gradscaler_unscales_for_a_step_of_ones_own(base):
+    class Own(base):
+        def __init__(self, params, lr=0.5):
+            super().__init__(params, {"lr": lr})
+
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.data = p.data - self.param_groups[0]["lr"] * p.grad
+
+    p = nn.Parameter(torch.ones(3))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(p.sum()).backward()
+    scaler.step(Own([p]))
+    assert torch.equal(p.data, torch.full((3,), 0.5))
+
+
+def test_clip_norm_is_checked_whenever_it_is_set():
+    optimizer = Lion(parameters(), clip_norm=1.0)
+    with pytest.raises(HyperparameterError, match="clip_norm must be a number above 0, not -1"):
+        optimizer.clip_norm = -1
+    assert optimizer.clip_norm == 1.0
+    optimizer.clip_norm = None
+    assert optimizer.clip_norm is None
 
 
 def taken(p, g, *, lr=1e-3, maximize=1.0):
