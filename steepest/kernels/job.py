@@ -15,10 +15,10 @@ CHUNKS = next(_field)
 ROW_COUNT = next(_field)
 ROW_WIDTH = next(_field)
 ROWS = next(_field)
-"""Address of rows: (batch, address of the step tensor or 0, addresses of p, g, states)."""
+"""Address of rows: (part, address of the step tensor or 0, addresses of p, g, states)."""
 SCALAR_WIDTH = next(_field)
 SCALARS = next(_field)
-"""Address of float64 scalars, SCALAR_WIDTH for each batch: (step, scale of g, hoisted ...)."""
+"""Address of float64 scalars, SCALAR_WIDTH for each part: (step, scale of g, hoisted ...)."""
 PARTIALS = next(_field)
 """Address of float64, one for each chunk: its sum of squares."""
 ITEM_SIZE = next(_field)
@@ -33,7 +33,7 @@ GRAD_PRINTS = next(_field)
 LENGTHS = next(_field)
 """Address of int64: the bytes of each row's tensors."""
 STEPS = next(_field)
-"""Address of float32: for each batch, the step that its rows' step tensors must hold."""
+"""Address of float32: for each part, the step that its rows' step tensors must hold."""
 WRITTEN_COUNT = next(_field)
 WRITTEN = next(_field)
 """Address of the sorted ranges that the kernel writes: (first, last + 1) each."""
@@ -57,6 +57,6 @@ LENGTH = next(_field)
 
 CHUNK_WIDTH = 3
 P, GRAD = 2, 3
-"""Places in a row: its batch is 0, the address of its step tensor 1, states follow the gradient."""
+"""Places in a row: its part is 0, the address of its step tensor 1, states follow the gradient."""
 FIRST_SCALAR = 2
-"""Place of the first hoisted scalar of a batch: the step is 0, the gradient's scale 1."""
+"""Place of the first hoisted scalar of a part: the step is 0, the gradient's scale 1."""

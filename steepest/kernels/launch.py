@@ -124,7 +124,7 @@ def pointers(objects: tuple[Any, ...]) -> int:
 
 
 @dataclass(eq=False)
-class Batch:
+class Part:
     """Rows of one launch that share a param group and a step, and so their scalars."""
 
     group: dict[str, Any]
@@ -138,16 +138,16 @@ class Launch:
     """One plan over all tensors of one dtype that it serves.
 
     Args:
-        plan: the plan; its states are the columns of each batch's `states`.
+        plan: the plan; its states are the columns of each part's `states`.
         dtype: float32 or float64, of every tensor but the step counters (float32).
-        batches: the rows, for each of which `why_not` said None.
+        parts: the rows, for each of which `why_not` said None.
     """
 
-    def __init__(self, plan: Plan, dtype: torch.dtype, batches: list[Batch]) -> None:
+    def __init__(self, plan: Plan, dtype: torch.dtype, parts: list[Part]) -> None:
         self.plan = plan
-        self.batches = batches
+        self.parts = parts
         self.kernel = cpu.kernel(plan, dtype)
-        self.params = [p for batch in batches for p in batch.params]
+        self.params = [p for part in parts for p in part.params]
         self.objects, rows = self._rows()
         lengths = [p.numel() for p in self.params]
         self.job = Job(lengths, rows, dtype)
@@ -156,8 +156,8 @@ class Launch:
         describe(self.job, self.objects, tuple(map(_grad, self.params)))
         width = J.FIRST_SCALAR + len(plan.scalars)
         self.job[J.SCALAR_WIDTH] = width
-        scalars = self.job.point(J.SCALARS, np.zeros((len(batches), width)))
-        self.job.point(J.STEPS, np.array([batch.step for batch in batches], np.float32))
+        scalars = self.job.point(J.SCALARS, np.zeros((len(parts), width)))
+        self.job.point(J.STEPS, np.array([part.step for part in parts], np.float32))
         self._scalars = scalars.data.cast("B")
         self._stride = width * scalars.itemsize
         self._pack = struct.Struct(f"{width}d").pack_into
@@ -166,8 +166,8 @@ class Launch:
 
     def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
         rows, others = [], []
-        for k, batch in enumerate(self.batches):
-            for p, states, counter in zip(batch.params, batch.states, batch.counters, strict=True):
+        for k, part in enumerate(self.parts):
+            for p, states, counter in zip(part.params, part.states, part.counters, strict=True):
                 place = 0 if counter is None else counter.data_ptr()
                 rows.append([k, place, p.data_ptr(), -1, *(s.data_ptr() for s in states)])
                 others += states if counter is None else [*states, counter]
@@ -187,8 +187,8 @@ class Launch:
         `scale` multiplies every gradient; a group that maximizes turns its sign.
         """
         host, offset = self.plan.host, 0
-        for batch in self.batches:
-            group, step = batch.group, batch.step + 1
+        for part in self.parts:
+            group, step = part.group, part.step + 1
             values = host(group, step)
             if values is None:
                 return False
@@ -211,8 +211,8 @@ class Launch:
             kernel = self.kernel.address
         cpu.fixed("finish").call(pointers(self.objects), kernel, self.address)
         self.held = ()
-        for batch in self.batches:
-            batch.step += 1
+        for part in self.parts:
+            part.step += 1
 
     def run_if_fits(self) -> bool:
         """Do both at once: one call into native code, where one thread serves."""
@@ -224,8 +224,8 @@ class Launch:
         grads = tuple(map(_grad, self.params))
         if self._moved(id(grads) + ITEMS, self.kernel.address, self.address):
             return False
-        for batch in self.batches:
-            batch.step += 1
+        for part in self.parts:
+            part.step += 1
         return True
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from steepest.errors import KernelError
 from steepest.formula import Formula, Plan, plan
 from steepest.kernels import reference
-from steepest.kernels.launch import Batch, Launch, lies_within, share_memory
+from steepest.kernels.launch import Part, Launch, lies_within, share_memory
 from steepest.kernels.tensors import why_not, why_not_counter
 
 
@@ -46,14 +46,14 @@ class Update:
         """States that this step makes, entered once it has run; the next step has another plan."""
         self.numbers: list[tuple[dict[str, Any], dict[str, Any]]] = []
         """Groups with tensors among their hyperparameters, and their copies with numbers."""
-        batches: dict[tuple, Batch] = {}
+        parts: dict[tuple, Part] = {}
         for k, group in enumerate(map(self._numbered, groups)):
             for p in group["params"]:
                 if p.grad is None:
                     self.idle.append(p)
                 else:
-                    self._place(k, group, p, batches)
-        self._launch(batches)
+                    self._place(k, group, p, parts)
+        self._launch(parts)
         made = any(plan.absent.intersection(plan.writes) for plan in self._plans())
         self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
@@ -62,8 +62,8 @@ class Update:
 
     # ---- working it out -----------------------------------------------------------------------
 
-    def _place(self, k: int, group: dict[str, Any], p: Tensor, batches: dict[tuple, Batch]) -> None:
-        """Put a parameter into the batch of a kernel, or among the reference's rows."""
+    def _place(self, k: int, group: dict[str, Any], p: Tensor, parts: dict[tuple, Part]) -> None:
+        """Put a parameter into the part of a kernel, or among the reference's rows."""
         own = self.state.get(p, {})
         step = int(own.get("step", 0))
         absent = frozenset(s for s in self.formula.tested if own.get(s) is None)
@@ -76,10 +76,10 @@ class Update:
         if reason is not None:
             self._refer(chosen, p, group, reason)
             return
-        batch = batches.setdefault((chosen, p.dtype, k, step), Batch(group, step))
-        batch.params.append(p)
-        batch.states.append(states)
-        batch.counters.append(counter)
+        part = parts.setdefault((chosen, p.dtype, k, step), Part(group, step))
+        part.params.append(p)
+        part.states.append(states)
+        part.counters.append(counter)
 
     def _numbered(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return a group to take the hyperparameters from: numbers, even where tensors hold them.
@@ -131,19 +131,19 @@ class Update:
         self.first.pop(p, None)
         self.rows.append((chosen, p, group))
 
-    def _launch(self, batches: dict[tuple, Batch]) -> None:
-        together: dict[tuple, list[Batch]] = {}
-        for (chosen, dtype, _, _), batch in batches.items():
-            together.setdefault((chosen, dtype), []).append(batch)
+    def _launch(self, parts: dict[tuple, Part]) -> None:
+        together: dict[tuple, list[Part]] = {}
+        for (chosen, dtype, _, _), part in parts.items():
+            together.setdefault((chosen, dtype), []).append(part)
         launches = [Launch(chosen, dtype, parts) for (chosen, dtype), parts in together.items()]
         if not share_memory(launches, self._referred()):
             self.launches = launches
             if self._rows_are_current():
                 return
             self.launches = []
-        for (chosen, *_), batch in batches.items():
-            for p in batch.params:
-                self._refer(chosen, p, batch.group, "it shares memory with another tensor")
+        for (chosen, *_), part in parts.items():
+            for p in part.params:
+                self._refer(chosen, p, part.group, "it shares memory with another tensor")
         order = {p: k for k, p in enumerate(p for g in self.groups for p in g["params"])}
         self.rows.sort(key=lambda row: order[row[1]])
 
