@@ -49,6 +49,8 @@ KEYS = next(_field)
 """Offset of the dispatch keys inside a C++ tensor, in bytes."""
 PLAIN = next(_field)
 """The dispatch keys of a plain tensor: dense, on the CPU, no sign or conjugation left to turn."""
+KERNEL = next(_field)
+"""Address of the kernel that `in_parallel` runs."""
 SCRATCH = next(_field)
 """Address of four int64 to receive results in."""
 

@@ -30,6 +30,8 @@ CHUNK = 32_768
 """Elements of a chunk: with its states it fits the second-level cache (bench/chunks.py)."""
 PARALLEL = 1 << 16
 """Elements from which a second thread pays (bench/chunks.py)."""
+LONG = 1 << 22
+"""Elements from which a step lets other Python threads run: it takes a millisecond and more."""
 
 ITEMS = 0 if OFFSETS is None else OFFSETS.items
 _grad = attrgetter("grad")
@@ -162,6 +164,7 @@ class Launch:
         self._stride = width * scalars.itemsize
         self._pack = struct.Struct(f"{width}d").pack_into
         self._moved = cpu.fixed("moved").call
+        self.job[J.KERNEL] = self.kernel.address
         self.address = self.job.address
 
     def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
@@ -215,14 +218,14 @@ class Launch:
             part.step += 1
 
     def run_if_fits(self) -> bool:
-        """Do both at once: one call into native code, where one thread serves."""
-        if self.job.elements > PARALLEL:
+        """Do both at once, by one call into native code unless that takes long."""
+        if self.job.elements > LONG:
             if not self.fits():
                 return False
             self.run()
             return True
-        grads = tuple(map(_grad, self.params))
-        if self._moved(id(grads) + ITEMS, self.kernel.address, self.address):
+        kernel = self.kernel if self.job.elements <= PARALLEL else cpu.fixed("in_parallel")
+        if self._moved(0, kernel.address, self.address):
             return False
         for part in self.parts:
             part.step += 1

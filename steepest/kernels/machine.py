@@ -27,6 +27,9 @@ BUMP_VERSION = (
 )
 """torch::autograd::impl::bump_version(const at::Tensor&), as the platforms' compilers name it."""
 
+GRAD = ("_ZNK3c1010TensorImpl4gradEv", "?grad@TensorImpl@c10@@QEBAAEBVTensor@at@@XZ")
+"""c10::TensorImpl::grad() const, likewise."""
+
 
 class Native(NamedTuple):
     """Machine code: `call(begin, end, job) -> int`, and where it stands in memory."""
@@ -169,10 +172,12 @@ def _add_symbol(name: str, *known_as: str) -> bool:
 @functools.cache
 def missing_torch() -> str | None:
     """Name a function of torch's that native code calls and this torch does not have."""
-    called = re.findall(r"aoti_torch_\w+", _native_text())
+    called = ["torch_parallel_for", *re.findall(r"aoti_torch_\w+", _native_text())]
     missing = [name for name in called if not _add_symbol(name, name)]
     if not _add_symbol("steepest_bump_version", *BUMP_VERSION):
         missing.append("bump_version")
+    if not _add_symbol("steepest_grad", *GRAD):
+        missing.append("grad")
     return missing[0] if missing else None
 
 

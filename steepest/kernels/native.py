@@ -25,6 +25,11 @@ get_sizes = types.ExternalFunction("aoti_torch_get_sizes", _get)
 get_strides = types.ExternalFunction("aoti_torch_get_strides", _get)
 get_data = types.ExternalFunction("aoti_torch_get_data_ptr", _get)
 bump_version = types.ExternalFunction("steepest_bump_version", types.void(types.int64))
+grad_of = types.ExternalFunction("steepest_grad", types.int64(types.int64))
+parallel_for = types.ExternalFunction(
+    "torch_parallel_for",
+    types.int32(types.int64, types.int64, types.int64, types.int64, types.int64),
+)
 
 
 @inner
@@ -35,19 +40,26 @@ def mix(total, value):
 
 
 @inner
-def layout_of(thing, job):
-    """Print a tensor object's type, dtype, sizes and strides; 0 for what is no plain tensor."""
-    scratch = job[J.SCRATCH]
-    out, out32 = pointer_int64(scratch), pointer_int32(scratch)
+def tensor_of(thing, job):
+    """Return where an object keeps its C++ tensor; 0 for what is no tensor of a plain type."""
     kind = pointer_int64(thing + job[J.KIND])[0]
     if kind != job[J.TENSOR] and kind != job[J.PARAMETER]:
         return int64(0)
-    handle = thing + job[J.HANDLE]
+    return thing + job[J.HANDLE]
+
+
+@inner
+def layout_of(handle, job):
+    """Print a C++ tensor's dtype, sizes and strides; 0 for what is no plain tensor."""
+    if handle == 0:
+        return int64(0)
+    scratch = job[J.SCRATCH]
+    out, out32 = pointer_int64(scratch), pointer_int32(scratch)
     tensor = pointer_int64(handle)[0]
     if pointer_int64(tensor + job[J.KEYS])[0] != job[J.PLAIN]:
         return int64(0)  # sparse, elsewhere, with a sign to turn, under a transform, ...
     get_dtype(handle, scratch)
-    total = mix(mix(int64(-3750763034362895579), kind), int64(out32[0]))
+    total = mix(int64(-3750763034362895579), int64(out32[0]))
     get_dim(handle, scratch)
     dim = out[0]
     total = mix(total, dim)
@@ -62,11 +74,11 @@ def layout_of(thing, job):
 
 
 @inner
-def address_of(thing, job):
-    """Return the address of a tensor's first element."""
+def address_of(handle, job):
+    """Return the address of a C++ tensor's first element."""
     out = pointer_int64(job[J.SCRATCH])
     out[0] = -1
-    get_data(thing + job[J.HANDLE], job[J.SCRATCH])
+    get_data(handle, job[J.SCRATCH])
     return out[0]
 
 
@@ -90,11 +102,12 @@ def learn(grads, unused, address):
     job = pointer_int64(address)
     objects, prints = pointer_int64(job[J.OBJECTS]), pointer_int64(job[J.PRINTS])
     for k in range(job[J.OBJECT_COUNT]):
-        prints[2 * k] = layout_of(objects[k], job)
-        prints[2 * k + 1] = address_of(objects[k], job)
+        handle = tensor_of(objects[k], job)
+        prints[2 * k] = layout_of(handle, job)
+        prints[2 * k + 1] = address_of(handle, job)
     things, layouts = pointer_int64(grads), pointer_int64(job[J.GRAD_PRINTS])
     for r in range(job[J.ROW_COUNT]):
-        layouts[r] = layout_of(things[r], job)
+        layouts[r] = layout_of(tensor_of(things[r], job), job)
     return 0
 
 
@@ -102,16 +115,18 @@ def learn(grads, unused, address):
 def moved(grads, kernel, address):
     """Tell whether a tensor of a job is not what and where it was; take new gradients' addresses.
 
-    `grads` is the address of pointers to the gradients' objects. Called with Python's lock held.
-    Returns 0 when the job can run, having run `kernel` unless that is 0; else 1.
+    `grads` is the address of pointers to the gradients' objects, or 0 to take those that the
+    parameters have; no thread may drop them meanwhile, so Python's lock is held. Returns 0 when
+    the job can run, having run `kernel` unless that is 0; else 1.
     """
     job = pointer_int64(address)
     objects, prints = pointer_int64(job[J.OBJECTS]), pointer_int64(job[J.PRINTS])
     for k in range(job[J.OBJECT_COUNT]):
-        layout = layout_of(objects[k], job)
+        handle = tensor_of(objects[k], job)
+        layout = layout_of(handle, job)
         if layout == 0 or layout != prints[2 * k]:
             return 1
-        if prints[2 * k + 1] != address_of(objects[k], job):
+        if prints[2 * k + 1] != address_of(handle, job):
             return 1
     rows, width = pointer_int64(job[J.ROWS]), job[J.ROW_WIDTH]
     things, layouts = pointer_int64(grads), pointer_int64(job[J.GRAD_PRINTS])
@@ -120,10 +135,14 @@ def moved(grads, kernel, address):
         row = r * width
         if rows[row + 1] != 0 and pointer_float32(rows[row + 1])[0] != steps[rows[row]]:
             return 1
-        layout = layout_of(things[r], job)
+        if grads != 0:
+            handle = tensor_of(things[r], job)
+        else:
+            handle = grad_of(pointer_int64(objects[r] + job[J.HANDLE])[0])
+        layout = layout_of(handle, job)
         if layout == 0 or layout != layouts[r]:
             return 1
-        here = address_of(things[r], job)
+        here = address_of(handle, job)
         if here != rows[row + J.GRAD]:
             if is_written(here, here + lengths[r], job) or (here <= 0 and lengths[r] > 0):
                 return 1
@@ -132,6 +151,14 @@ def moved(grads, kernel, address):
     if kernel != 0:
         call(kernel, 0, 0, address)
         bump_versions(objects, job)
+    return 0
+
+
+@entry
+def in_parallel(begin, end, address):
+    """Run the job's kernel by torch's threads."""
+    job = pointer_int64(address)
+    parallel_for(0, job[J.CHUNK_COUNT], 1, job[J.KERNEL], address)
     return 0
 
 

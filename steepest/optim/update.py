@@ -15,7 +15,7 @@ from torch import Tensor
 from steepest.errors import KernelError
 from steepest.formula import Formula, Plan, plan
 from steepest.kernels import reference
-from steepest.kernels.launch import Part, Launch, lies_within, share_memory
+from steepest.kernels.launch import Launch, Part, lies_within, share_memory
 from steepest.kernels.tensors import why_not, why_not_counter
 
 
