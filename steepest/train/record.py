@@ -67,13 +67,13 @@ class Record:
         self._signals = StopSignals(self._hurry)
 
     def __enter__(self) -> "Record":
-        self._threads = torch.get_num_threads()
-        if self.run.threads is not None:
-            torch.set_num_threads(self.run.threads)
         if self.run.seed is not None:
             seed_all(self.run.seed)
         if self.folder is not None:
-            self._open(self.folder)
+            self._open(self.folder)  # may refuse: nothing of the process has been set yet
+        self._threads = torch.get_num_threads()
+        if self.run.threads is not None:
+            torch.set_num_threads(self.run.threads)
         self._begin = perf_counter()
         self._progress = open_progress(self.run.name, self.place, shown=self.run.progress)
         self._next_draw = self._begin + min(self._progress.seconds, 1e9)

@@ -402,3 +402,11 @@ def test_no_warning_from_torchs_schedulers():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
         train(run_of(model, optimizer=optimizer, schedule=scheduler))
+
+
+def test_a_refused_run_leaves_torchs_threads_as_they_were(tmp_path: Path):
+    before = torch.get_num_threads()
+    run = run_of(folder=tmp_path / "none", resume=True, threads=before + 1)
+    with pytest.raises(SteepestError):
+        train(run)
+    assert torch.get_num_threads() == before
