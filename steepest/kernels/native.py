@@ -237,33 +237,30 @@ def bound(n, x, limit):
         x[i] = limit if value > limit else value
 
 
-@entry
-def scale(begin, end, address):
-    """Multiply the gradients by the job's first scalar, in place."""
+@inner
+def change(loop, address):
+    """Run a loop over the gradients' elements, in place, with the job's first scalar."""
     job = pointer_int64(address)
-    factor = pointer_float64(job[J.SCALARS])[0]
+    scalar = pointer_float64(job[J.SCALARS])[0]
     chunk = take(address)
     while chunk < job[J.CHUNK_COUNT]:
         place, n = gradient(chunk, job)
         if job[J.ITEM_SIZE] == 4:
-            multiply(n, pointer_float32(place), float32(factor))
+            loop(n, pointer_float32(place), float32(scalar))
         else:
-            multiply(n, pointer_float64(place), factor)
+            loop(n, pointer_float64(place), scalar)
         chunk = take(address)
+
+
+@entry
+def scale(begin, end, address):
+    """Multiply the gradients by the job's first scalar, in place."""
+    change(multiply, address)
     return 0
 
 
 @entry
 def clamp(begin, end, address):
     """Bound the gradients to plus and minus the job's first scalar, in place."""
-    job = pointer_int64(address)
-    limit = pointer_float64(job[J.SCALARS])[0]
-    chunk = take(address)
-    while chunk < job[J.CHUNK_COUNT]:
-        place, n = gradient(chunk, job)
-        if job[J.ITEM_SIZE] == 4:
-            bound(n, pointer_float32(place), float32(limit))
-        else:
-            bound(n, pointer_float64(place), limit)
-        chunk = take(address)
+    change(bound, address)
     return 0
