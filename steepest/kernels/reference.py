@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest.formula import Plan
+from steepest.kernels import rows
 
 _COMPUTED_IN = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 """Half precision is computed in float32 and rounded once, when it is stored."""
@@ -38,15 +39,18 @@ def update(
     """
     formula = plan.formula
     assert p.grad is not None
-    g = _computed(p.grad)
+    recording = torch.is_grad_enabled()
+    index, g = (None, p.grad) if recording else rows.of_gradient(plan, p.grad)
+    g = _computed(g)
     if scale != 1:
         g = g * scale
-    old = [None if state.get(s) is None else _computed(state[s]) for s in formula.states]
+    old = [
+        None if (s := state.get(n)) is None else _computed(_at(s, index)) for n in formula.states
+    ]
     hyperparameters = {name: group[name] for name in formula.hyperparameters}
     if formula.counts:
         hyperparameters["step"] = step
-    recording = torch.is_grad_enabled()
-    here = _computed(p.clone() if recording else p)
+    here = _computed(p.clone() if recording else _at(p, index))
     new = formula(here, g, *old, **hyperparameters)
     given = {id(t) for t in (here, *old) if t is not None}
     new_p, *new_states = (
@@ -57,8 +61,13 @@ def update(
         if name in plan.writes:
             if state.get(name) is None or recording:
                 state[name] = torch.empty_like(p, memory_format=torch.preserve_format)
-            _store(state[name], value)
-    _store(p, new_p)
+            _store(state[name], index, value)
+    _store(p, index, new_p)
+
+
+def _at(t: Tensor, index: rows.Index) -> Tensor:
+    """Return a tensor's rows, or itself."""
+    return t if index is None else t[index]
 
 
 def _computed(t: Tensor) -> Tensor:
@@ -70,6 +79,10 @@ def _computed(t: Tensor) -> Tensor:
     return t.to(_COMPUTED_IN.get(t.dtype, t.dtype))
 
 
-def _store(t: Tensor, value: Tensor) -> None:
+def _store(t: Tensor, index: rows.Index, value: Any) -> None:
     """Write a computed value, or one number, into a tensor's own memory."""
-    (torch.view_as_real(t) if t.is_complex() else t).copy_(value)
+    t = torch.view_as_real(t) if t.is_complex() else t
+    if index is None:
+        t.copy_(value)
+    else:
+        t[index] = value.to(t.dtype) if isinstance(value, Tensor) else value
