@@ -55,6 +55,8 @@ def leaves_the_rest(plan: Plan) -> bool:
     Read off the plan, with 0 for g and all else finite: SGD without momentum and weight decay does,
     Adagrad without weight decay, a step by `sign(g)`; a running mean decays and does not.
     """
+    if not _by_element(plan):
+        return False
     known: dict[str, str | None] = {name: name for name in ("p", *plan.formula.states)}
     known["g"] = _ZERO
     for name, expr in plan.lines:
@@ -63,6 +65,15 @@ def leaves_the_rest(plan: Plan) -> bool:
 
 
 _ZERO = "0"
+_WORDS = {"abs", "exp", "log", "maximum", "minimum", "sign", "sqrt", "where"}
+
+
+def _by_element(plan: Plan) -> bool:
+    """Tell whether a plan sees one element alone: a norm of some rows is not that of all."""
+    known = {"p", "g", *plan.formula.states, *plan.scalars, *_WORDS, *(n for n, _ in plan.lines)}
+    exprs = (*(expr for _, expr in plan.lines), *plan.outputs.values())
+    names = (n.id for expr in exprs for n in ast.walk(expr) if isinstance(n, ast.Name))
+    return known.issuperset(names)
 
 
 def _at_zero(expr: ast.expr, known: Mapping[str, str | None]) -> str | None:
