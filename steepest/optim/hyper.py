@@ -26,6 +26,10 @@ BOUNDS: dict[str, tuple[str, Check]] = {
     "rho": ("from 0 to 1", lambda x: 0 <= x <= 1),
     "lr_decay": ("at least 0", lambda x: x >= 0),
     "initial_accumulator_value": ("at least 0", lambda x: x >= 0),
+    "etas": ("numbers, one between 0 and 1 and one above 1", lambda x: 0 < x[0] < 1 < x[1]),
+    "step_sizes": ("numbers from 0 up, the smaller one first", lambda x: 0 <= x[0] <= x[1]),
+    "alpha_warmup": ("None or above 0", lambda x: x is None or x > 0),
+    "beta3_warmup": ("None or above 0", lambda x: x is None or x > 0),
 }
 """What a hyperparameter of this name must be, unless its formula's own default is not so."""
 
