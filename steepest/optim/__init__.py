@@ -4,21 +4,35 @@
 """
 
 from steepest.optim import lr_scheduler
+from steepest.optim.adabelief import AdaBelief
 from steepest.optim.adadelta import Adadelta
 from steepest.optim.adagrad import Adagrad
 from steepest.optim.adam import Adam
+from steepest.optim.adamax import Adamax
 from steepest.optim.adamw import AdamW
+from steepest.optim.adan import Adan
+from steepest.optim.ademamix import AdEMAMix
+from steepest.optim.lion import Lion
 from steepest.optim.optimizer import Optimizer
+from steepest.optim.radam import RAdam
 from steepest.optim.rmsprop import RMSprop
+from steepest.optim.rprop import Rprop
 from steepest.optim.sgd import SGD
 
 __all__ = [
     "SGD",
+    "AdEMAMix",
+    "AdaBelief",
     "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "Lion",
     "Optimizer",
+    "RAdam",
     "RMSprop",
+    "Rprop",
     "lr_scheduler",
 ]

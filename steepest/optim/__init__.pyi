@@ -15,12 +15,19 @@ from steepest.optim.optimizer import Optimizer
 
 __all__ = [
     "SGD",
+    "AdEMAMix",
+    "AdaBelief",
     "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "Lion",
     "Optimizer",
+    "RAdam",
     "RMSprop",
+    "Rprop",
     "lr_scheduler",
 ]
 
@@ -40,6 +47,49 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class AdEMAMix(Optimizer):
+    """AdamW that remembers gradients of thousands of steps ago."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.9, 0.999, 0.9999),
+        alpha: float | Tensor = 2.0,
+        beta3_warmup: float | Tensor | None = None,
+        alpha_warmup: float | Tensor | None = None,
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class AdaBelief(Optimizer):
+    """Adam that takes long steps where gradients are as expected."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-16,
+        weight_decay: float | Tensor = 0.0,
+        amsgrad: bool = False,
+        decoupled_weight_decay: bool = True,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
@@ -124,6 +174,83 @@ class AdamW(Optimizer):
         clip_norm: float | None = None,
     ) -> None: ...
 
+class Adamax(Optimizer):
+    """Adam with the infinity norm in place of the mean of squares."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.002,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class Adan(Optimizer):
+    """Adaptive Nesterov momentum; its weight decay is a proximal step, with `no_prox` AdamW's."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.98, 0.92, 0.99),
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.0,
+        no_prox: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class Lion(Optimizer):
+    """Every element moves by lr; wants an lr of a third to a tenth of AdamW's."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
+        weight_decay: float | Tensor = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class RAdam(Optimizer):
+    """Adam whose variance is rectified, so that it needs no warmup."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        weight_decay: float | Tensor = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
 class RMSprop(Optimizer):
     """RMSprop, with momentum, and centered by the running mean of the gradient."""
 
@@ -141,6 +268,24 @@ class RMSprop(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
         *,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class Rprop(Optimizer):
+    """Resilient backpropagation: every element has a step size of its own."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.01,
+        etas: tuple[float | Tensor, float | Tensor] = (0.5, 1.2),
+        step_sizes: tuple[float | Tensor, float | Tensor] = (1e-06, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
     ) -> None: ...

@@ -74,6 +74,8 @@ def _type(default: object) -> str:
     """Return the type of a hyperparameter, by its default; a number may be a tensor of one."""
     if isinstance(default, tuple):
         return f"tuple[{', '.join(_type(part) for part in default)}]"
+    if default is None:
+        return "float | Tensor | None"
     return "bool" if isinstance(default, bool) else "float | Tensor"
 
 

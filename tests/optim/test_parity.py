@@ -3,8 +3,9 @@
 import copy
 import inspect
 import io
-import itertools
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,63 +13,20 @@ from torch import nn
 
 from steepest import optim
 
-
-def rows(**options):
-    """Every combination of options, as keyword arguments."""
-    return [
-        dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
-    ]
-
-
-MOMENTS = rows(weight_decay=[0.0, 0.1], amsgrad=[False, True], maximize=[False, True])
-ROWS = {
-    "SGD": [
-        *rows(momentum=[0.0, 0.9], weight_decay=[0.0, 0.1], maximize=[False, True], lr=[0.01]),
-        *rows(momentum=[0.9], dampening=[0.3], weight_decay=[0.0, 0.1]),
-        *rows(momentum=[0.9], nesterov=[True], weight_decay=[0.0, 0.1], maximize=[False, True]),
-    ],
-    "Adam": [
-        *MOMENTS,
-        {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3},
-        {"betas": (0.0, 0.999)},
-        {"betas": (0.9, 0.0), "eps": 1e-4},
-        *rows(decoupled_weight_decay=[True], weight_decay=[0.0, 0.1], amsgrad=[False, True]),
-    ],
-    "AdamW": [*MOMENTS, {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3}],
-    "RMSprop": [
-        *rows(momentum=[0.0, 0.9], centered=[False, True], weight_decay=[0.0, 0.1]),
-        *rows(centered=[False, True], maximize=[True], alpha=[0.9], eps=[1e-3]),
-    ],
-    "Adagrad": [
-        *rows(lr_decay=[0.0, 0.01], weight_decay=[0.0, 0.1], maximize=[False, True]),
-        *rows(initial_accumulator_value=[0.0, 0.5], lr=[0.1], eps=[1e-3]),
-    ],
-    "Adadelta": [
-        *rows(weight_decay=[0.0, 0.1], maximize=[False, True]),
-        {"lr": 0.1, "rho": 0.5, "eps": 1e-3},
-        {"rho": 0.0},
-        {"rho": 1.0, "lr": 0.5},
-    ],
-}
+tables = runpy.run_path(str(Path(__file__).parent / "parity_rows.py"))
+ROWS, RICH = tables["ROWS"], tables["RICH"]
 CASES = [
     pytest.param(name, options, id=f"{name}-" + "-".join(f"{k}={v}" for k, v in options.items()))
     for name, table in ROWS.items()
     for options in table
 ]
 FIRST = [pytest.param(name, table[0], id=name) for name, table in ROWS.items()]
-RICH = [
-    pytest.param("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, id="SGD rich"),
-    pytest.param("Adam", {"amsgrad": True, "weight_decay": 0.1}, id="Adam rich"),
-    pytest.param("AdamW", {"amsgrad": True, "maximize": True}, id="AdamW rich"),
-    pytest.param("RMSprop", {"centered": True, "momentum": 0.9}, id="RMSprop rich"),
-    pytest.param("Adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.5}, id="Adagrad rich"),
-    pytest.param("Adadelta", {"weight_decay": 0.1, "maximize": True}, id="Adadelta rich"),
-]
 NAMES = [
     name
     for name, cls in inspect.getmembers(optim, inspect.isclass)
-    if issubclass(cls, torch.optim.Optimizer) and cls is not optim.Optimizer
+    if getattr(cls, "formula", None) and hasattr(torch.optim, name)
 ]
+"""Those beyond torch have rows in test_golden.py, as all have."""
 
 
 def tensors(dtype):
