@@ -31,7 +31,6 @@ from steepest.errors import HyperparameterError
 from steepest.optim.closed_form import ClosedFormLR, check_state, groups_of
 from steepest.schedules import (
     Schedule,
-    checked,
     cosine,
     exponential,
     linear,
@@ -39,6 +38,7 @@ from steepest.schedules import (
     polynomial,
     step_decay,
 )
+from steepest.schedules.schedule import checked
 
 __all__ = ["CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR",
            "MultiStepLR", "PolynomialLR", "ReduceLROnPlateau", "StepLR"]  # fmt: skip
@@ -67,7 +67,7 @@ class LambdaLR(ClosedFormLR):
         if len(self.lr_lambdas) != groups or not all(map(callable, self.lr_lambdas)):
             raise HyperparameterError(
                 "LambdaLR: lr_lambda must be a function of the epoch, or a list of one for each of "
-                f"the {groups} param groups, got {lr_lambda!r}: give such as steepest's cosine(100)"
+                f"the {groups} param groups, got {lr_lambda!r}: give cosine(total=100)"
             )
         super().__init__(optimizer, last_epoch)
 
@@ -172,14 +172,15 @@ class LinearLR(ClosedFormLR):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        schedule = linear(total_iters, start_factor, end_factor)
-        self.start_factor, self.end_factor = schedule.start_factor, schedule.end_factor
-        self.total_iters = schedule.steps
+        schedule = linear(start_factor, total=total_iters, end=end_factor)
+        self.start_factor, self.end_factor = schedule.start, schedule.end
+        self.total_iters = schedule.total
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(_made(linear, self.total_iters, self.start_factor, self.end_factor))
+        line = _made(linear, self.start_factor, total=self.total_iters, end=self.end_factor)
+        return self.times(line)
 
 
 class PolynomialLR(ClosedFormLR):
@@ -191,13 +192,13 @@ class PolynomialLR(ClosedFormLR):
     def __init__(
         self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
     ) -> None:
-        schedule = polynomial(total_iters, power)
-        self.total_iters, self.power = schedule.steps, schedule.power
+        schedule = polynomial(total=total_iters, power=power)
+        self.total_iters, self.power = schedule.total, schedule.power
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(_made(polynomial, self.total_iters, self.power))
+        return self.times(_made(polynomial, total=self.total_iters, power=self.power))
 
 
 class CosineAnnealingLR(ClosedFormLR):
@@ -214,13 +215,13 @@ class CosineAnnealingLR(ClosedFormLR):
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
-        self.T_max = cosine(T_max).steps
+        self.T_max = cosine(total=T_max).total
         self.eta_min = _at_least_0("CosineAnnealingLR: eta_min", eta_min)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        fall = _made(cosine, self.T_max)
+        fall = _made(cosine, total=self.T_max)
         epoch = self.last_epoch % (2 * self.T_max)
         height = fall(min(epoch, 2 * self.T_max - epoch))  # the way up mirrors the way down
         return [lr * height + self.eta_min * (1 - height) for lr in self.base_lrs]
@@ -272,9 +273,9 @@ class ReduceLROnPlateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
 
 
 @lru_cache(maxsize=256)
-def _made(schedule: Callable[..., Schedule], *arguments: object) -> Schedule:
+def _made(schedule: Callable[..., Schedule], *arguments: object, **named: object) -> Schedule:
     # The attributes may be changed between steps; checking them anew took most of a step's time.
-    return schedule(*arguments)
+    return schedule(*arguments, **named)
 
 
 def _at_least_0(what: str, value: object) -> Any:

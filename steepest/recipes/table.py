@@ -134,14 +134,10 @@ def make_schedule(name: str, warmup: int, updates: int) -> Callable[[int], float
         raise RecipeError(
             f"warmup is a number of updates from 0 to below the run's {updates}: got {warmup}"
         )
-    falls = {
-        "constant": schedules.constant(),
-        "linear": schedules.linear(updates - warmup),
-        "cosine": schedules.cosine(updates - warmup),
-    }
-    if warmup:
-        return schedules.warmup(warmup, falls[name])
-    return None if name == "constant" else falls[name]
+    if name == "constant":
+        return schedules.warmup(warmup) if warmup else None
+    fall = {"linear": schedules.linear, "cosine": schedules.cosine}[name]
+    return fall(total=updates, warmup=warmup)
 
 
 def small(model: nn.Module, batch_size: int) -> bool:

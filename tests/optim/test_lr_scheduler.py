@@ -36,7 +36,7 @@ class Slope:
 # name, arguments, how far torch's recursion may have drifted by rounding (a share of lr = 1)
 ROWS = [
     ("LambdaLR", {"lr_lambda": halve_every_7}, 0),
-    ("LambdaLR", {"lr_lambda": [halve_every_7, schedules.cosine(90), Slope(0.99)]}, 0),
+    ("LambdaLR", {"lr_lambda": [halve_every_7, schedules.cosine(total=90), Slope(0.99)]}, 0),
     ("StepLR", {"step_size": 7}, 1e-14),
     ("StepLR", {"step_size": 1, "gamma": 0.99}, 1e-13),
     ("StepLR", {"step_size": 50, "gamma": 0.0}, 0),
@@ -283,7 +283,9 @@ def test_torchs_sequential_takes_ours(stop):
         parts = ours.LinearLR(optimizer, 0.1, 1, 10), ours.CosineAnnealingLR(optimizer, 30)
         return torchs.SequentialLR(optimizer, list(parts), [10])
 
-    schedule = schedules.join([schedules.linear(10, 0.1, 1.0), schedules.cosine(30)], [10])
+    schedule = schedules.join(
+        [schedules.linear(0.1, total=10, end=1.0), schedules.cosine(total=30)], [10]
+    )
     scheduler = sequence(optimizer_of([1.0]))
     lrs = follow(scheduler, stop)
     resumed = sequence(optimizer_of([1.0]))
@@ -358,15 +360,17 @@ def test_a_param_group_added_later_needs_its_initial_lr():
 
 
 def test_lambda_lr_restores_objects_in_place_and_leaves_schedules_alone():
-    slope, fall = Slope(0.5), schedules.cosine(10)
+    slope, fall = Slope(0.5), schedules.cosine(total=10)
     state = ours.LambdaLR(optimizer_of([1, 1]), [slope, fall]).state_dict()
     assert state["lr_lambdas"] == [{"gamma": 0.5}, None]
-    theirs = torchs.LambdaLR(optimizer_of([1, 1]), [Slope(0.5), schedules.cosine(99)]).state_dict()
+    theirs = torchs.LambdaLR(
+        optimizer_of([1, 1]), [Slope(0.5), schedules.cosine(total=99)]
+    ).state_dict()
     for saved in (state, theirs):
         slope.gamma = 0.9
         scheduler = ours.LambdaLR(optimizer_of([1, 1]), [slope, fall])
         scheduler.load_state_dict({**saved, "last_epoch": 1})
-        assert (slope.gamma, fall) == (0.5, schedules.cosine(10))
+        assert (slope.gamma, fall) == (0.5, schedules.cosine(total=10))
         assert scheduler.get_last_lr() == [0.5, fall(1)]
         assert saved["lr_lambdas"][0] == {"gamma": 0.5}
 

@@ -81,7 +81,7 @@ OPTIMIZERS = {
 }
 SCHEDULES = {
     "none": lambda o: None,
-    "cosine": lambda o: schedules.cosine(EPOCHS * BATCHES),
+    "cosine": lambda o: schedules.cosine(total=EPOCHS * BATCHES),
     "StepLR": lambda o: optim.lr_scheduler.StepLR(o, 1, gamma=0.5),
     "plateau": lambda o: optim.lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=0.9),
 }

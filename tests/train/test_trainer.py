@@ -68,7 +68,7 @@ def by_hand(optimizer: torch.optim.Optimizer, model: nn.Module, batches: Any, **
 )
 @pytest.mark.parametrize(
     "how",
-    [{}, {"clip_norm": 0.5}, {"schedule": schedules.cosine(9)}],
+    [{}, {"clip_norm": 0.5}, {"schedule": schedules.cosine(total=9)}],
     ids=["plain", "clipped", "scheduled"],
 )
 def test_equals_the_loop_by_hand(make: Any, how: dict[str, Any]):
