@@ -1,0 +1,248 @@
+"""Every optimizer once more, in float64 and NumPy, from the equations of its paper.
+
+Nothing is shared with the formulas: a running mean is the weighted sum over all gradients so far,
+and one corrected for its bias is their weighted average. What torch changes in a paper's equations
+is changed here too, and said in the formula's file.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy import ndarray
+
+Thetas = Iterator[ndarray]
+
+
+def weighted(history, beta):
+    """Sum a history, the newest weighing 1, the one before beta, then beta**2, ..."""
+    return sum(beta**age * x for age, x in enumerate(reversed(history)))
+
+
+def running(history, beta):
+    """Return m_t of m_t = beta m_(t-1) + (1 - beta) x_t, from m_0 = 0."""
+    return (1 - beta) * weighted(history, beta)
+
+
+def average(history, beta):
+    """Return m_t corrected for its bias: weights that sum to 1."""
+    return weighted(history, beta) / weighted([1.0] * len(history), beta)
+
+
+def squares(history):
+    return [x**2 for x in history]
+
+
+def descent(grads, maximize):
+    """Number the gradients of what is minimized, from 1."""
+    return enumerate((-g if maximize else g for g in grads), 1)
+
+
+# ---- torch's ------------------------------------------------------------------------------------
+
+
+def sgd(
+    theta, grads, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False,
+    maximize=False,
+) -> Thetas:  # fmt: skip
+    """Sutskever et al. 2013, equations 1 to 4, theta their theta_t + mu v_t for Nesterov."""
+    velocity = None
+    for t, g in descent(grads, maximize):
+        slope = g + weight_decay * theta
+        before = np.zeros_like(theta) if velocity is None else velocity
+        velocity = momentum * before - lr * (1 if t == 1 else 1 - dampening) * slope
+        if nesterov:
+            theta = theta - momentum * before + velocity + momentum * velocity
+        else:
+            theta = theta + velocity
+        yield theta
+
+
+def adam(
+    theta, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False,
+    decoupled_weight_decay=False, maximize=False,
+) -> Thetas:  # fmt: skip
+    """Kingma & Ba 2015, Algorithm 1; Loshchilov & Hutter 2019, Algorithm 2, line 12."""
+    gs, vs = [], []
+    for t, g in descent(grads, maximize):
+        coupled = 0.0 if decoupled_weight_decay else weight_decay
+        shrink = lr * weight_decay if decoupled_weight_decay else 0.0
+        gs.append(g + coupled * theta)
+        vs.append(running(squares(gs), betas[1]))
+        v = np.max(vs, axis=0) if amsgrad else vs[-1]
+        v_hat = v / (1 - betas[1] ** t)
+        theta = theta - shrink * theta - lr * average(gs, betas[0]) / (np.sqrt(v_hat) + eps)
+        yield theta
+
+
+def adamw(theta, grads, weight_decay=1e-2, **options) -> Thetas:
+    yield from adam(theta, grads, weight_decay=weight_decay, decoupled_weight_decay=True, **options)
+
+
+def rmsprop(
+    theta, grads, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False,
+    maximize=False,
+) -> Thetas:  # fmt: skip
+    """Graves 2013, equations 38 to 41; uncentered, the lecture's MeanSquare."""
+    gs, steps = [], []
+    for _, g in descent(grads, maximize):
+        gs.append(g + weight_decay * theta)
+        spread = running(squares(gs), alpha) - (running(gs, alpha) ** 2 if centered else 0)
+        steps.append(gs[-1] / (np.sqrt(spread) + eps))
+        theta = theta - lr * weighted(steps, momentum)
+        yield theta
+
+
+def adagrad(
+    theta, grads, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10,
+    maximize=False,
+) -> Thetas:  # fmt: skip
+    """Duchi et al. 2011, Figure 1, diagonal."""
+    gs = []
+    for t, g in descent(grads, maximize):
+        gs.append(g + weight_decay * theta)
+        h = np.sqrt(initial_accumulator_value + sum(squares(gs))) + eps
+        theta = theta - lr / (1 + (t - 1) * lr_decay) * gs[-1] / h
+        yield theta
+
+
+def adadelta(theta, grads, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False) -> Thetas:
+    """Zeiler 2012, Algorithm 1."""
+    gs, changes = [], [np.zeros_like(theta)]
+    for _, g in descent(grads, maximize):
+        gs.append(g + weight_decay * theta)
+        rms_g = np.sqrt(running(squares(gs), rho) + eps)
+        rms_change = np.sqrt(running(squares(changes), rho) + eps)
+        changes.append(-rms_change / rms_g * gs[-1])
+        theta = theta + lr * changes[-1]
+        yield theta
+
+
+def adamax(
+    theta, grads, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, maximize=False
+) -> Thetas:
+    """Kingma & Ba 2015, Algorithm 2: u_t is their equation 8's limit, a maximum over all i."""
+    gs = []
+    for t, g in descent(grads, maximize):
+        gs.append(g + weight_decay * theta)
+        u = np.max([betas[1] ** (t - i) * (abs(x) + eps) for i, x in enumerate(gs, 1)], axis=0)
+        theta = theta - lr * average(gs, betas[0]) / u
+        yield theta
+
+
+def radam(
+    theta, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
+    decoupled_weight_decay=False, maximize=False,
+) -> Thetas:  # fmt: skip
+    """Liu et al. 2020, Algorithm 2."""
+    gs = []
+    beta2 = betas[1]
+    rho_inf = 2 / (1 - beta2) - 1
+    for t, g in descent(grads, maximize):
+        coupled = 0.0 if decoupled_weight_decay else weight_decay
+        gs.append(g + coupled * theta)
+        if decoupled_weight_decay:
+            theta = theta - lr * weight_decay * theta
+        rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+        r = adaptive = 1.0
+        if rho > 5:
+            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf)
+            r /= math.sqrt((rho_inf - 4) * (rho_inf - 2) * rho)
+            v = running(squares(gs), beta2)
+            adaptive = math.sqrt(1 - beta2**t) / (np.sqrt(v) + eps)
+        theta = theta - lr * r * average(gs, betas[0]) * adaptive
+        yield theta
+
+
+def rprop(theta, grads, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50), maximize=False) -> Thetas:
+    """Igel & Hüsken 2003, iRprop-, element by element."""
+    theta, last, sizes = theta.copy(), np.zeros_like(theta), np.full_like(theta, lr)
+    for _, g in descent(grads, maximize):
+        for place, slope in np.ndenumerate(g):
+            if last[place] * slope > 0:
+                sizes[place] = min(sizes[place] * etas[1], step_sizes[1])
+            elif last[place] * slope < 0:
+                sizes[place] = max(sizes[place] * etas[0], step_sizes[0])
+                slope = 0.0
+            else:
+                sizes[place] = min(max(sizes[place], step_sizes[0]), step_sizes[1])
+            if slope > 0:
+                theta[place] -= sizes[place]
+            elif slope < 0:
+                theta[place] += sizes[place]
+            last[place] = slope
+        yield theta.copy()
+
+
+# ---- beyond torch -------------------------------------------------------------------------------
+
+
+def lion(theta, grads, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False) -> Thetas:
+    """Chen et al. 2023, Algorithm 2."""
+    gs = []
+    for _, g in descent(grads, maximize):
+        m = running(gs, betas[1]) if gs else 0.0
+        c = betas[0] * m + (1 - betas[0]) * g
+        gs.append(g)
+        theta = theta - lr * (np.sign(c) + weight_decay * theta)
+        yield theta
+
+
+def adabelief(
+    theta, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-16, weight_decay=0.0, amsgrad=False,
+    decoupled_weight_decay=True, maximize=False,
+) -> Thetas:  # fmt: skip
+    """Zhuang et al. 2020, Algorithm 2: every s_t takes eps over from the one before."""
+    gs, beliefs, ss = [], [], []
+    for t, g in descent(grads, maximize):
+        coupled = 0.0 if decoupled_weight_decay else weight_decay
+        shrink = lr * weight_decay if decoupled_weight_decay else 0.0
+        gs.append(g + coupled * theta)
+        beliefs.append((1 - betas[1]) * (gs[-1] - running(gs, betas[0])) ** 2 + eps)
+        ss.append(weighted(beliefs, betas[1]))
+        s_hat = (np.max(ss, axis=0) if amsgrad else ss[-1]) / (1 - betas[1] ** t)
+        theta = theta - shrink * theta - lr * average(gs, betas[0]) / (np.sqrt(s_hat) + eps)
+        yield theta
+
+
+def adan(
+    theta, grads, lr=1e-3, betas=(0.98, 0.92, 0.99), eps=1e-8, weight_decay=0.0, no_prox=False,
+    maximize=False,
+) -> Thetas:  # fmt: skip
+    """Xie et al. 2022, Algorithm 1, lines 4 to 8, m, v and n without their bias."""
+    gs, changes, ahead = [], [], []
+    for _, g in descent(grads, maximize):
+        changes.append(g - gs[-1] if gs else np.zeros_like(g))
+        ahead.append(g + betas[1] * changes[-1])
+        gs.append(g)
+        eta = lr / (np.sqrt(average(squares(ahead), betas[2])) + eps)
+        m, v = average(gs, betas[0]), average(changes, betas[1])
+        if no_prox:
+            theta = theta - lr * weight_decay * theta
+        theta = theta - eta * (m + betas[1] * v)
+        if not no_prox:
+            theta = theta / (1 + lr * weight_decay)
+        yield theta
+
+
+def ademamix(
+    theta, grads, lr=1e-3, betas=(0.9, 0.999, 0.9999), alpha=2.0, beta3_warmup=None,
+    alpha_warmup=None, eps=1e-8, weight_decay=0.0, maximize=False,
+) -> Thetas:  # fmt: skip
+    """Pagliardini et al. 2024, Algorithm 1 and the schedulers of section 3."""
+    gs, slow = [], np.zeros_like(theta)
+    start, beta2, end = betas
+    for t, g in descent(grads, maximize):
+        alpha_t, beta3_t = alpha, end
+        if alpha_warmup:
+            alpha_t = min(t * alpha / alpha_warmup, alpha)
+        if beta3_warmup and t < beta3_warmup:
+            share, log_start, log_end = t / beta3_warmup, math.log(start), math.log(end)
+            fraction = log_start * log_end / ((1 - share) * log_end + share * log_start)
+            beta3_t = min(math.exp(fraction), end)
+        gs.append(g)
+        slow = beta3_t * slow + (1 - beta3_t) * g
+        size = np.sqrt(average(squares(gs), beta2)) + eps
+        mixed = (average(gs, start) + alpha_t * slow) / size
+        theta = theta - lr * (mixed + weight_decay * theta)
+        yield theta
