@@ -15,7 +15,6 @@ examples:
   steepest show SGD --momentum 0.9
 """
 
-import difflib
 import os
 import shlex
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steepest import __version__
-from steepest.errors import RecipeError, SteepestError
+from steepest.errors import RecipeError, SteepestError, nearest
 from steepest.recipes import find_recipe, recipe_lines
 
 if TYPE_CHECKING:
@@ -177,9 +176,8 @@ def _command(words: list[str]) -> int:
     elif first in COMMANDS:
         return COMMANDS[first](words[1:])
     else:
-        near = difflib.get_close_matches(first, [*COMMANDS, "--help", "--version"], 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else "see steepest --help"
-        raise RecipeError(f"steepest has no command {first}: {hint}")
+        near = nearest(first, [*COMMANDS, "--help", "--version"])
+        raise RecipeError(f"steepest has no command {first}{near}: see steepest --help")
     return 0
 
 

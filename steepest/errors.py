@@ -14,6 +14,9 @@ Each message is one sentence: the thing, the rule, what was given, what to do.
 All are ValueErrors, as torch raises for the same mistakes.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class SteepestError(ValueError):
     """Any error that steepest raises for a user's mistake."""
@@ -49,3 +52,10 @@ class RecipeError(SteepestError):
 
 class RunError(SteepestError):
     """A run that began well cannot go on: its loss is not finite, or a file cannot be written."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the known word most like `word`, or nothing."""
+    lowered = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
+    return f" (did you mean {lowered[near[0]]!r}?)" if near else ""

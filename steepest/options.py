@@ -1,7 +1,6 @@
 """A recipe's signature -> command line options; the folder where a run's options are kept."""
 
 import contextlib
-import difflib
 import inspect
 import io
 import json
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from steepest.errors import RecipeError
+from steepest.errors import RecipeError, nearest
 from steepest.train.record import OPTIONS
 
 SHARED = {
@@ -168,9 +167,8 @@ def _check_names(signature: inspect.Signature, program: str, arguments: Sequence
     given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
     for name in given:
         if name not in known and name not in negated:
-            near = difflib.get_close_matches(name, [*known, *negated], 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
-            raise RecipeError(f"{program} has no option {name}: {hint}")
+            near = nearest(name, [*known, *negated])
+            raise RecipeError(f"{program} has no option {name}{near}: they are {', '.join(known)}")
     needed = [name for name, p in known.items() if p.default is p.empty and name not in given]
     if needed:
         raise RecipeError(f"{program} needs {' and '.join(needed)}: see {program} --help")

@@ -226,12 +226,12 @@ def test_ctrl_c_in_a_real_process():
 
 
 REFUSED = {
-    "trian line": "steepest has no command trian: did you mean train?",
-    "--hlep": "did you mean --help?",
-    "train lin": "got 'lin'; did you mean 'line'?",
+    "trian line": "no command trian (did you mean 'train'?): see steepest --help",
+    "--hlep": "did you mean '--help'?",
+    "train lin": "got 'lin' (did you mean 'line'?)",
     "train absent.py": "there is no file absent.py",
     "train --lr 3 line": "The recipe comes before its options: got --lr first",
-    "train line --lrr 3": "has no option --lrr: did you mean --lr?",
+    "train line --lrr 3": "has no option --lrr (did you mean '--lr'?): they are --lr, --ep",
     "train line --zzz=3": "has no option --zzz: they are --lr, --epochs",
     "train line --lr abc": "--lr: could not convert string to float: 'abc'",
     "train line --lr": "Missing value for argument '--lr'",

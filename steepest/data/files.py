@@ -1,7 +1,6 @@
 """A file -> a polars DataFrame with typed columns."""
 
 import csv
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from steepest.errors import DataError
+from steepest.errors import DataError, nearest
 
 # What people write for "no value"; an empty field means the same.
 MISSING = ("", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None")
@@ -54,13 +53,6 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if empty:
         raise DataError(f"{path} is empty: a table has column names and rows")
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return ", did you mean 'x'?" in brackets for the known name most like `name`, or nothing."""
-    lowered = {k.lower(): k for k in known}
-    match = difflib.get_close_matches(name.lower(), lowered, n=1)
-    return f" (did you mean {lowered[match[0]]!r}?)" if match else ""
 
 
 def _extensions() -> str:

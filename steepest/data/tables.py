@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from steepest.data.columns import encode
-from steepest.data.files import nearest, read_table
+from steepest.data.files import read_table
 from steepest.data.seeds import check_whole, generator
 from steepest.data.target import Task, encode_target
-from steepest.errors import DataError
+from steepest.errors import DataError, nearest
 
 __all__ = ["Table", "load_table", "read_table"]
 

@@ -4,7 +4,6 @@ A recipe is a function `run(...) -> Run` in a file of its own: here, or anywhere
 """
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from steepest.errors import RecipeError
+from steepest.errors import RecipeError, nearest
 
 Recipe = Callable[..., Any]
 
@@ -34,11 +33,9 @@ def find_recipe(name: str) -> Recipe:
         return _checked(_load(Path(name)), name)
     names = list(recipe_lines())
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(
             f"A recipe is one of {', '.join(names)}, or a file of yours that ends in .py: "
-            f"got {name!r}{hint}"
+            f"got {name!r}{nearest(name, names)}"
         )
     return _checked(importlib.import_module(f"steepest.recipes.{name}"), name)
 

@@ -1,6 +1,5 @@
 """Predict one column of a table (CSV, Parquet, npz) from the others."""
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from steepest import optim, schedules
 from steepest.data import Batches, Table, load_table
-from steepest.errors import RecipeError
+from steepest.errors import RecipeError, nearest
 from steepest.explain import optimizer_names
 from steepest.train import Run, choose_device
 
@@ -117,9 +116,8 @@ def make_optimizer(
     """
     names = optimizer_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1, 0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise RecipeError(f"optimizer is one of {', '.join(names)}: got {name!r}{hint}")
+        near = nearest(name, names)
+        raise RecipeError(f"optimizer is one of {', '.join(names)}: got {name!r}{near}")
     decay = {} if weight_decay is None else {"weight_decay": weight_decay}
     return getattr(optim, name)(model.parameters(), lr=lr, clip_norm=clip_norm, **decay)
 
