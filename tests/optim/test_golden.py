@@ -100,7 +100,7 @@ def numbers():
     start = draws.standard_normal((2, 3, 4))
     sizes = np.array([1.0, 4.0, 0.1, 2.0, 0.01, 1.0, 0.3])[:STEPS, None, None, None]
     grads = sizes * (0.5 + draws.standard_normal((STEPS, 2, 3, 4)))
-    grads[1:3, :, 0, 0] = 0.0
+    grads[1:3, :, 0, 0] = grads[0, :, 0, 1] = 0.0
     return start, grads
 
 

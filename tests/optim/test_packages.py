@@ -1,0 +1,61 @@
+"""Optimizers beyond torch give the numbers of the packages that people installed for them."""
+
+import pytest
+import pytorch_optimizer
+import torch
+from torch import nn
+
+from steepest import optim
+
+BETAS = {"betas": (0.8, 0.9)}
+THREE = {"betas": (0.8, 0.7, 0.9)}
+DECAY = {"lr": 0.1, "weight_decay": 0.3}
+MAXIMIZE = {"maximize": True}
+ROWS = [
+    ("Lion", {}, {}),
+    ("Lion", DECAY | BETAS | MAXIMIZE, {}),
+    ("AdaBelief", {}, {}),
+    ("AdaBelief", {"eps": 0.1} | BETAS | MAXIMIZE, {}),
+    ("AdaBelief", DECAY, {}),
+    ("AdaBelief", DECAY | {"decoupled_weight_decay": False}, {"weight_decouple": False}),
+    ("AdaBelief", BETAS | {"amsgrad": True}, {"ams_bound": True}),
+    # No row maximizes with Adan: the package's first change of the gradient is then -2 g, not 0.
+    ("Adan", {}, {}),
+    ("Adan", DECAY | THREE | {"eps": 0.1}, {}),
+    ("Adan", DECAY | {"no_prox": True}, {"weight_decouple": True}),
+    ("AdEMAMix", {}, {"alpha": 2.0}),
+    ("AdEMAMix", THREE | MAXIMIZE | {"alpha": 5.0, "eps": 0.1}, {}),
+    # The paper decouples the weight decay, the package does when it is told to.
+    ("AdEMAMix", DECAY, {"alpha": 2.0, "weight_decouple": True}),
+    ("AdEMAMix", {"alpha": 5.0, "alpha_warmup": 10, "beta3_warmup": 10}, {"t_alpha_beta3": 10}),
+    ("AdEMAMix", {"alpha": 5.0, "alpha_warmup": 99, "beta3_warmup": 99}, {"t_alpha_beta3": 99}),
+]
+"""The optimizer, our options, and those that the package has instead or by another default."""
+OURS = {"decoupled_weight_decay", "amsgrad", "no_prox", "alpha_warmup", "beta3_warmup"}
+"""Options that the package calls something else."""
+
+
+def parameters(dtype):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (17,), ()]
+    return [nn.Parameter(torch.randn(s, dtype=dtype, generator=generator)) for s in shapes]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("fused", [None, False], ids=["kernel", "reference"])
+@pytest.mark.parametrize(("name", "options", "instead"), ROWS, ids=str)
+def test_twenty_steps_as_pytorch_optimizer_makes_them(name, options, instead, fused, dtype, close):
+    sides = [parameters(dtype), parameters(dtype)]
+    shared = {word: value for word, value in options.items() if word not in OURS}
+    optimizers = [
+        getattr(optim, name)(sides[0], **options, fused=fused),
+        getattr(pytorch_optimizer, name)(sides[1], **shared, **instead),
+    ]
+    for _ in range(20):
+        grads = [torch.randn_like(p.detach()) for p in sides[0]]
+        for optimizer, params in zip(optimizers, sides, strict=True):
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g.clone()
+            optimizer.step()
+    for p, q in zip(*sides, strict=True):
+        close(p.detach(), q.detach())
