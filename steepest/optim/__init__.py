@@ -12,6 +12,7 @@ from steepest.optim.adamax import Adamax
 from steepest.optim.adamw import AdamW
 from steepest.optim.adan import Adan
 from steepest.optim.ademamix import AdEMAMix
+from steepest.optim.groups import groups
 from steepest.optim.lion import Lion
 from steepest.optim.optimizer import Optimizer
 from steepest.optim.radam import RAdam
@@ -34,5 +35,6 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "groups",
     "lr_scheduler",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from steepest.optim import lr_scheduler
+from steepest.optim.groups import groups as groups
 from steepest.optim.optimizer import Optimizer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "groups",
     "lr_scheduler",
 ]
 

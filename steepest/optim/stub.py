@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from steepest.optim import lr_scheduler
+from steepest.optim.groups import groups as groups
 from steepest.optim.optimizer import Optimizer
 
 __all__ = {names}

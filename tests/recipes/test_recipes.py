@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from steepest import optim
 from steepest.errors import DataError, HyperparameterError, RecipeError
+from steepest.explain import optimizer_names
 from steepest.recipes import find_recipe, line, recipe_lines, table
 from steepest.train import Run, train
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OPTIMIZERS = [n for n in optim.__all__ if n not in ("Optimizer", "lr_scheduler")]
+OPTIMIZERS = optimizer_names()
 
 
 def quiet(run: Run) -> Run:
