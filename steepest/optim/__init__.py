@@ -13,14 +13,17 @@ from steepest.optim.adamw import AdamW
 from steepest.optim.adan import Adan
 from steepest.optim.ademamix import AdEMAMix
 from steepest.optim.groups import groups
+from steepest.optim.lbfgs import LBFGS
 from steepest.optim.lion import Lion
 from steepest.optim.optimizer import Optimizer
 from steepest.optim.radam import RAdam
 from steepest.optim.rmsprop import RMSprop
 from steepest.optim.rprop import Rprop
 from steepest.optim.sgd import SGD
+from steepest.optim.sparse_adam import SparseAdam
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "AdEMAMix",
     "AdaBelief",
@@ -35,6 +38,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "groups",
     "lr_scheduler",
 ]

@@ -15,6 +15,7 @@ from steepest.optim.groups import groups as groups
 from steepest.optim.optimizer import Optimizer
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "AdEMAMix",
     "AdaBelief",
@@ -29,11 +30,43 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "groups",
     "lr_scheduler",
 ]
 
 _Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+class LBFGS(Optimizer):
+    """Limited-memory BFGS: steps by curvature, for a loss that can be evaluated again.
+
+    One `step(closure)` makes up to `max_iter` updates. It suits a smooth loss over all data.
+
+    Args:
+        params: the parameters, in one group.
+        lr: the length of an update, or the first that the line search tries.
+        max_iter: most updates in one step.
+        max_eval: most evaluations of the loss in one step; `max_iter * 5 // 4` if left out.
+        tolerance_grad: the step ends when no element of the gradient is larger.
+        tolerance_change: the step ends when the loss or the parameters change no more than this.
+        history_size: how many updates are remembered, two vectors of all parameters for each.
+        line_search_fn: "strong_wolfe", or None for updates of length `lr`.
+        clip_norm: must stay None: a scaled gradient is not that of the loss that is searched.
+    """
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 1,
+        max_iter: int = 20,
+        max_eval: int | None = None,
+        tolerance_grad: float = 1e-07,
+        tolerance_change: float = 1e-09,
+        history_size: int = 100,
+        line_search_fn: str | None = None,
+        *,
+        clip_norm: float | None = None,
+    ) -> None: ...
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay."""
@@ -288,6 +321,21 @@ class Rprop(Optimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+    ) -> None: ...
+
+class SparseAdam(Optimizer):
+    """Adam for sparse gradients, such as those of `nn.Embedding(sparse=True)`."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        maximize: bool = False,
+        *,
         fused: bool | None = None,
         clip_norm: float | None = None,
     ) -> None: ...

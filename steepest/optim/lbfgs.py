@@ -11,7 +11,7 @@ copied when it is loaded, and refused where it does not fit. A history may be sh
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class LBFGS(Optimizer):
         tolerance_grad: float = 1e-7,
         tolerance_change: float = 1e-9,
         history_size: int = 100,
-        line_search_fn: Literal["strong_wolfe"] | None = None,
+        line_search_fn: str | None = None,
         *,
         clip_norm: None = None,
     ) -> None:

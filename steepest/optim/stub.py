@@ -6,6 +6,7 @@ A test tells when the file on disk is old.
 """
 
 import inspect
+import textwrap
 from pathlib import Path
 
 from steepest import optim
@@ -54,7 +55,9 @@ def stub() -> str:
 
 def _class(cls: type) -> str:
     signature = inspect.signature(cls)
-    lines = [f"class {cls.__name__}(Optimizer):", f'    """{inspect.getdoc(cls)}"""', ""]
+    doc = textwrap.indent(inspect.getdoc(cls) or "", "    ").lstrip()
+    end = '\n    """' if "\n" in doc else '"""'
+    lines = [f"class {cls.__name__}(Optimizer):", f'    """{doc}{end}', ""]
     lines += ["    def __init__(", "        self,"]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for parameter in signature.parameters.values():
@@ -67,8 +70,16 @@ def _class(cls: type) -> str:
 
 def _argument(parameter: inspect.Parameter) -> str:
     given = parameter.default
-    text = f"{parameter.name}: {OPTIONS.get(parameter.name) or _type(given)}"
+    text = f"{parameter.name}: {OPTIONS.get(parameter.name) or _annotation(parameter)}"
     return text if given in (parameter.empty, REQUIRED) else f"{text} = {given!r}"
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    """Return the type that a constructor of its own names; a formula's tells by the default."""
+    if parameter.annotation is parameter.empty:
+        return _type(parameter.default)
+    text = inspect.formatannotation(parameter.annotation)
+    return text.replace("typing.", "").replace("torch.", "")
 
 
 def _type(default: object) -> str:

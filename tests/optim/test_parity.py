@@ -21,10 +21,12 @@ CASES = [
     for options in table
 ]
 FIRST = [pytest.param(name, table[0], id=name) for name, table in ROWS.items()]
+OWN_TESTS = {"SparseAdam"}
+"""Those that take no dense gradients: test_sparse.py."""
 NAMES = [
     name
     for name, cls in inspect.getmembers(optim, inspect.isclass)
-    if getattr(cls, "formula", None) and hasattr(torch.optim, name)
+    if getattr(cls, "formula", None) and hasattr(torch.optim, name) and name not in OWN_TESTS
 ]
 """Those beyond torch have rows in test_golden.py, as all have."""
 
