@@ -13,6 +13,7 @@ from steepest import optim
 from steepest.explain import optimizer_names
 from steepest.formula import plan
 from steepest.kernels.cpu import source
+from steepest.kernels.rows import is_lazy
 
 PAGE = """# {name}
 
@@ -26,16 +27,20 @@ PAGE = """# {name}
 {name}{signature}
 ```
 
-`params` and the options behind `*` are the same for every optimizer:
-
 {options}
+"""
 
+SHARED = "These mean the same for every optimizer:\n\n"
+
+FORMULA = """
 ## Formula
 
 ```python
 {formula}
 ```
+"""
 
+KERNEL = """
 ## Kernel
 
 With its default hyperparameters, from the second step on, in float32. Once per step, on the
@@ -68,19 +73,28 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def page(kind: Any) -> str:
     """Return an optimizer's page as Markdown."""
-    optimizer = kind([torch.zeros(1)])
-    made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
+    formula = kind.formula
+    summary, _, arguments = (inspect.getdoc(kind) or "").partition("\n\nArgs:\n")
     about = inspect.getdoc(sys.modules[kind.__module__]) or ""
-    return PAGE.format(
+    text = PAGE.format(
         name=kind.__name__,
-        summary=inspect.getdoc(kind),
+        summary=summary,
         about="  \n".join(re.sub(r"(https?://\S+)", r"<\1>", about).splitlines()),
         signature=_signature(kind),
-        options=_options(),
-        formula=optimizer.formula.source.rstrip(),
-        host=made.host_source.rstrip(),
-        kernel=_update(source(made, torch.float32)),
+        options=_listed(arguments) if formula is None else SHARED + _options(kind),
     )
+    if formula is None:
+        return text
+    text += FORMULA.format(formula=formula.source.rstrip())
+    return text if is_lazy(formula) else text + _kernel(kind)
+
+
+def _kernel(kind: Any) -> str:
+    """Return the part of a page about the kernel."""
+    optimizer = kind([torch.zeros(1)])
+    made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
+    kernel = _update(source(made, torch.float32))
+    return KERNEL.format(host=made.host_source.rstrip(), kernel=kernel)
 
 
 def _signature(kind: Any) -> str:
@@ -94,10 +108,16 @@ def _signature(kind: Any) -> str:
     return "(\n" + "".join(f"    {line},\n" for line in lines) + ")"
 
 
-def _options() -> str:
-    """Return the arguments that every optimizer has, as the class that they come from says."""
+def _options(kind: Any) -> str:
+    """Return the options that are every optimizer's, as the class that they come from says."""
     text = inspect.getdoc(optim.Optimizer) or ""
-    listed = text.partition("Args:\n")[2].partition("\n\n")[0]
+    lines = _listed(text.partition("Args:\n")[2].partition("\n\n")[0]).splitlines()
+    taken = inspect.signature(kind).parameters
+    return "\n".join(line for line in lines if line.split("`")[1] in taken)
+
+
+def _listed(listed: str) -> str:
+    """Return the arguments of a docstring as a list."""
     items = inspect.cleandoc(listed).replace("\n    ", " ").splitlines()
     return "\n".join("- **`{}`**:{}".format(*item.split(":", 1)) for item in items)
 

@@ -14,6 +14,7 @@ from steepest import optim
 from steepest.errors import RecipeError
 from steepest.formula import plan
 from steepest.kernels.cpu import source
+from steepest.kernels.rows import is_lazy
 
 URL = re.compile(r"https?://\S+")
 
@@ -45,8 +46,17 @@ def show_text(name: str, words: Sequence[str] = ()) -> str:
         optimizer = kind([torch.zeros(1)], **_hyperparameters(words))
     except TypeError as error:
         raise RecipeError(str(error)) from None
+    parts = _parts(kind, optimizer) if optimizer.formula else _text(kind)
+    return "\n\n".join(
+        f"# {title}\n" + "\n".join(line for line in lines if line).rstrip()
+        for title, lines in parts.items()
+    )
+
+
+def _parts(kind: type, optimizer: Any) -> dict[str, Sequence[str]]:
+    """Return titles and lines for a formula."""
     made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
-    parts = {
+    return {
         "formula": (f"{_doc(kind)}\n", optimizer.formula.source),
         "plan: decided": tuple(f"{text}  ->  {answer}" for text, answer in made.decisions)
         or ("nothing to decide",),
@@ -55,12 +65,17 @@ def show_text(name: str, words: Sequence[str] = ()) -> str:
             *(f"{target} = {ast.unparse(expr)}" for target, expr in made.lines),
             *(f"store {target} = {ast.unparse(expr)}" for target, expr in made.outputs.items()),
         ),
-        "kernel (float32, CPU)": (source(made, torch.float32),),
+        "kernel (float32, CPU)": (
+            "none: the formula runs on the rows of a sparse gradient, gathered by torch"
+            if is_lazy(optimizer.formula)
+            else source(made, torch.float32),
+        ),
     }
-    return "\n\n".join(
-        f"# {title}\n" + "\n".join(line for line in lines if line).rstrip()
-        for title, lines in parts.items()
-    )
+
+
+def _text(kind: type) -> dict[str, Sequence[str]]:
+    """Return titles and lines for an optimizer that asks for the loss again: no formula says it."""
+    return {"no formula, but a step of its own": (f"{_doc(kind)}\n", inspect.getdoc(kind) or "")}
 
 
 def _entry(name: str) -> str:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from steepest.formula import Plan
+from steepest.formula import Formula, Plan
 
 Index = tuple[Tensor, ...] | None
 """Where the rows are, a tensor for each sparse dimension; None for all of a tensor."""
@@ -31,6 +31,11 @@ def lazy(formula: FunctionType) -> FunctionType:
     return formula
 
 
+def is_lazy(formula: Formula) -> bool:
+    """Tell whether a formula is declared to update the rows of a sparse gradient alone."""
+    return formula.function in _LAZY
+
+
 def of_gradient(plan: Plan, g: Tensor) -> tuple[Index, Tensor]:
     """Return the index of the rows that a gradient can change, and their gradients.
 
@@ -40,7 +45,7 @@ def of_gradient(plan: Plan, g: Tensor) -> tuple[Index, Tensor]:
     """
     if g.layout is not torch.sparse_coo or g.sparse_dim() == 0:
         return None, g
-    if plan.formula.function in _LAZY:
+    if is_lazy(plan.formula):
         assert not plan.absent, "a lazy formula tests no state for None"
     elif not leaves_the_rest(plan):
         return None, g
