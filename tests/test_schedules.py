@@ -185,6 +185,9 @@ def test_numbers_become_plain_and_iterables_tuples():
     assert type(schedule.gamma) is float
     joined = join((s for s in [constant(), constant()]), (m for m in [np.int64(3)]))
     assert (len(joined.schedules), joined.milestones) == (2, (3,))
+    for number in (np.float64(2), np.float32(2), np.int64(2)):
+        assert repr(number * warmup(3)) in ("2.0 * warmup(steps=3)", "2 * warmup(steps=3)")
+        assert number * warmup(3) == warmup(3) * number == 2 * warmup(3)
 
 
 steps = st.integers(1, 10**6)

@@ -50,8 +50,6 @@ class Schedule(ABC):
     A number or another schedule times a schedule is a schedule: `1e-3 * exponential(0.99)`.
     """
 
-    __array_ufunc__ = None  # a NumPy number leaves the product to this class
-
     @abstractmethod
     def __call__(self, step: int) -> float: ...
 

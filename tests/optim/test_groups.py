@@ -277,6 +277,7 @@ REFUSED = {
     "name": (Net, {"head.wieght": {}}, {}, "(did you mean 'head.weight'?): the names are 'token',"),
     "path": (Net, {"block.0.*": {}}, {}, "(did you mean 'blocks.0'?)"),
     "second": (Net, {"x|*.bais": {}}, {}, "(did you mean 'bias'?)"),
+    "stars": (Net, {"*.hd.*": {}}, {}, "(did you mean 'head'?)"),
     "case": (Net, {"HEAD.*": {}}, {}, "got 'HEAD.*' (did you mean 'head'?)"),
     "far": (Net, {"zzzz": {}}, {}, "got 'zzzz': the names are 'token', 'embed.weight', "),
     "many": (Net, {"zzzz": {}}, {}, " ... (18)"),
