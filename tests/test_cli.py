@@ -462,6 +462,27 @@ def test_show_follows_the_hyperparameters(steepest):
     assert "momentum_buffer[_i]" in momentum[1]
 
 
+def test_show_says_what_has_no_kernel(steepest):
+    code, out, _ = steepest("show LBFGS --line-search-fn 'strong_wolfe'")
+    assert code == 0
+    for part in ("# no formula", "Nocedal & Wright 2006", "history_size: how many updates"):
+        assert part in out
+    code, out, _ = steepest("show SparseAdam")
+    assert code == 0
+    assert "def sparse_adam(" in out
+    assert out.endswith(
+        "# kernel (float32, CPU)\nnone: the formula runs on the rows of a sparse "
+        "gradient, gathered by torch\n"
+    )
+
+
+def test_an_optimizer_that_the_loop_cannot_serve_is_refused_before_the_run(steepest):
+    code, _, err = steepest(f"train table {IRIS} --optimizer LBFGS")
+    assert code == 2
+    assert "optimizer LBFGS evaluates the loss several times" in err
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.04, "0.0 s"), (59.94, "59.9 s"), (61.4, "1 min 1 s"), (3725, "1 h 2 min")],

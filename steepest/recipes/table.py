@@ -1,5 +1,6 @@
 """Predict one column of a table (CSV, Parquet, npz) from the others."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,12 @@ from steepest.explain import optimizer_names
 from steepest.train import Run, choose_device
 
 MOST_PRODUCTS_OF_ONE_THREAD = 2_000_000  # with two threads no faster below, measured
+
+UNFIT = {
+    "LBFGS": "evaluates the loss several times in a step, for which the loop gives it no closure",
+    "SparseAdam": "takes sparse gradients alone, and those of this model are dense",
+}
+"""The optimizers that cannot train a table's model, and why."""
 
 
 def run(
@@ -42,7 +49,7 @@ def run(
         data: the table: a CSV, Parquet or npz file
         target: the column to predict
         hidden: widths of the hidden layers, as in --hidden 64 64; none makes a linear model
-        optimizer: any optimizer of steepest.optim, by its name
+        optimizer: an optimizer of steepest.optim, by its name
         lr: learning rate
         weight_decay: weight decay; left out, the optimizer's own
         clip_norm: norm above which gradients are scaled down
@@ -112,14 +119,21 @@ def make_optimizer(
     """Return the optimizer of that name over the model's parameters.
 
     Raises:
-        RecipeError: there is no such optimizer.
+        RecipeError: there is no such optimizer, or it cannot serve here.
     """
-    names = optimizer_names()
+    names = [known for known in optimizer_names() if known not in UNFIT]
+    if name in UNFIT:
+        raise RecipeError(f"optimizer {name} {UNFIT[name]}: take one of {', '.join(names)}")
     if name not in names:
         near = nearest(name, names)
         raise RecipeError(f"optimizer is one of {', '.join(names)}: got {name!r}{near}")
+    kind = getattr(optim, name)
     decay = {} if weight_decay is None else {"weight_decay": weight_decay}
-    return getattr(optim, name)(model.parameters(), lr=lr, clip_norm=clip_norm, **decay)
+    if decay and "weight_decay" not in inspect.signature(kind).parameters:
+        raise RecipeError(
+            f"optimizer {name} has no weight decay: got {weight_decay}; leave it out, or take AdamW"
+        )
+    return kind(model.parameters(), lr=lr, clip_norm=clip_norm, **decay)
 
 
 def make_schedule(name: str, warmup: int, updates: int) -> Callable[[int], float] | None:

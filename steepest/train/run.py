@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import RecipeError
+from steepest.optim import LBFGS
 from steepest.train.device import choose_device
 from steepest.train.randomness import check_seed
 
@@ -176,9 +177,10 @@ def _check_schedule(schedule: object) -> None:
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    if isinstance(optimizer, torch.optim.LBFGS):
+    if isinstance(optimizer, torch.optim.LBFGS | LBFGS):
         raise RecipeError(
-            "The loop gives its optimizer no closure, which LBFGS needs: take another"
+            "The loop gives its optimizer no closure, which LBFGS needs: take another, such as "
+            "Adam, or call LBFGS in a loop of your own"
         )
     own = {id(p) for p in model.parameters()}
     updated = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -14,7 +14,7 @@ from steepest.recipes import find_recipe, line, recipe_lines, table
 from steepest.train import Run, train
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OPTIMIZERS = optimizer_names()
+OPTIMIZERS = [name for name in optimizer_names() if name not in table.UNFIT]
 
 
 def quiet(run: Run) -> Run:
@@ -77,6 +77,20 @@ def test_table_with_every_optimizer(optimizer: str, options: dict[str, Any]):
     run = table.run(data=data, target="species", optimizer=optimizer, epochs=5, **options)
     assert type(run.optimizer).__name__ == optimizer
     assert train(quiet(run)).steps == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": "LBFGS"}, "no closure: take one of .*Adam, "),
+        ({"optimizer": "LBFGS", "clip_norm": 1.0}, "no closure: take one of .*Adam, "),
+        ({"optimizer": "SparseAdam"}, "those of this model are dense: take one of .*Adam, "),
+        ({"optimizer": "Rprop", "weight_decay": 0.1}, "no weight decay: got 0.1; leave it out"),
+    ],
+)
+def test_table_refuses_an_optimizer_that_cannot_serve(options: dict[str, Any], words: str):
+    with pytest.raises(RecipeError, match=words):
+        table.run(data=EXAMPLES / "iris.csv", target="species", **options)
 
 
 def test_the_whole_table_may_be_trained_on():

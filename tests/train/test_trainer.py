@@ -165,10 +165,11 @@ def test_what_does_not_fit_is_refused(changed: dict[str, Any], message: str):
         train(run_of(**changed))
 
 
-def test_an_optimizer_that_needs_a_closure_is_refused():
+@pytest.mark.parametrize("module", [optim, torch.optim], ids=["steepest", "torch"])
+def test_an_optimizer_that_needs_a_closure_is_refused(module: Any):
     model = linear()
-    with pytest.raises(RecipeError, match="LBFGS"):
-        run_of(model, optimizer=torch.optim.LBFGS(model.parameters()))
+    with pytest.raises(RecipeError, match="no closure, which LBFGS needs: take another"):
+        run_of(model, optimizer=module.LBFGS(model.parameters()))
 
 
 def test_options_that_are_misspelt_are_refused():
