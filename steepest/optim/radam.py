@@ -9,7 +9,6 @@ step before it is NaN, as torch's is at once.
 """
 
 from steepest.formula import sqrt
-from steepest.optim.hyper import LAYOUT
 from steepest.optim.optimizer import Optimizer
 
 
@@ -38,5 +37,9 @@ def radam(
     return p, exp_avg, exp_avg_sq
 
 
-class RAdam(Optimizer, formula=radam, options=LAYOUT):
+class RAdam(
+    Optimizer,
+    formula=radam,
+    options=("*", "foreach", "maximize", "capturable", "differentiable"),
+):
     """Adam whose variance is rectified, so that it needs no warmup."""

@@ -26,6 +26,12 @@ OPTIMIZERS = {
     "RMSprop": {"lr": 0.01, "momentum": 0.5},
     "Adagrad": {"lr": 0.1, "initial_accumulator_value": 0.1},
     "Adadelta": {},
+    "Adamax": {"lr": 0.01},
+    "RAdam": {"lr": 0.01},
+    "Lion": {"weight_decay": 0.1},
+    "AdaBelief": {"lr": 0.01},
+    "Adan": {"lr": 0.01, "weight_decay": 0.1},
+    "AdEMAMix": {"lr": 0.01, "alpha_warmup": 20, "beta3_warmup": 20},
 }
 FLAGS = {
     "SGD": ("maximize", "nesterov"),

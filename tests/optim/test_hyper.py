@@ -16,15 +16,25 @@ NUMBERS = {
     "RMSprop": ["lr", "alpha", "eps", "weight_decay", "momentum"],
     "Adagrad": ["lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"],
     "Adadelta": ["lr", "rho", "eps", "weight_decay"],
+    "Adamax": ["lr", "eps", "weight_decay"],
+    "RAdam": ["lr", "eps", "weight_decay"],
+    "Rprop": ["lr"],
 }
 VALUES = [-1.0, -1e-12, -math.inf, 0, 0.5, 1, 1.0, 2.0, math.inf, True, "0.1", None, [0.1]]
 ROWS = [(name, {word: v}) for name, words in NUMBERS.items() for word in words for v in VALUES]
 ROWS += [
     (name, {"betas": betas})
-    for name in ("Adam", "AdamW")
+    for name in ("Adam", "AdamW", "Adamax", "RAdam")
     for betas in [
         (0.9, 0.999), (0.0, 0.0), (1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, -0.1), (math.nan, 0.9),
         (0.9, math.nan), (0.9, math.inf), ("0.9", 0.9), 0.9, None,
+    ]
+]  # fmt: skip
+ROWS += [
+    ("Rprop", {"etas": etas})
+    for etas in [
+        (0.5, 1.2), (1e-9, 1e9), (0.0, 1.2), (1.0, 1.2), (0.5, 1.0), (1.2, 0.5), (-0.1, 1.2),
+        (math.nan, 1.2), (0.5, math.nan), (0.5, math.inf), ("0.5", 1.2), 0.5, None,
     ]
 ]  # fmt: skip
 ROWS += [
@@ -62,6 +72,12 @@ STRICTER = [
     ("SGD", {"dampening": math.nan}),
     ("SGD", {"dampening": "0.9"}),
     ("Adam", {"betas": (0.9, 0.99, 0.999)}),
+    ("Rprop", {"step_sizes": (-1e-6, 50)}),
+    ("Rprop", {"step_sizes": (1.0, 0.5)}),
+    ("Rprop", {"step_sizes": (1e-6, math.nan)}),
+    ("Rprop", {"step_sizes": (1e-6,)}),
+    ("Rprop", {"step_sizes": 50}),
+    ("Rprop", {"etas": (0.5, 1.2, 1.3)}),
 ]
 
 

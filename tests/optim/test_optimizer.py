@@ -19,7 +19,10 @@ from torch.optim.optimizer import (
 
 from steepest import optim
 
-NAMES = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
+NAMES = [
+    "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "RAdam", "Rprop",
+]  # fmt: skip
+DECAY = {name: {} if name == "Rprop" else {"weight_decay": 0.1} for name in NAMES}
 BOTH = [pytest.param(optim, id="steepest"), pytest.param(torch.optim, id="torch")]
 
 
@@ -328,7 +331,7 @@ LRS = {
 @pytest.mark.parametrize("lr", LRS)
 @pytest.mark.parametrize("name", NAMES)
 def test_lr_of_any_kind_of_number(name, lr, close):
-    sides = both(name, (3,), (4, 2), weight_decay=0.1, lr=LRS[lr])
+    sides = both(name, (3,), (4, 2), **DECAY[name], lr=LRS[lr])
     for k in range(10):
         for optimizer, _ in sides:
             optimizer.step()
@@ -406,7 +409,7 @@ def test_options_that_cannot_be_honoured_raise(options):
         optim.Adam([{"params": parameters(), **options}])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"Adamax", "Rprop"}))  # torch's fail at step 2
 def test_differentiable_passes_gradients_through_steps(name, close):
     """A loss after three steps, by the gradient, the parameter and the learning rate."""
     found = []
@@ -415,7 +418,7 @@ def test_differentiable_passes_gradients_through_steps(name, close):
         grad = torch.linspace(1, 3, 6, dtype=torch.float64).requires_grad_()
         lr = torch.tensor(0.1, dtype=torch.float64, requires_grad=name in ("SGD", "Adam", "AdamW"))
         p = start.clone()
-        optimizer = getattr(module, name)([p], lr=lr, weight_decay=0.1, differentiable=True)
+        optimizer = getattr(module, name)([p], lr=lr, **DECAY[name], differentiable=True)
         for k in range(3):
             p.grad = grad * (k + 1) + 0.1 * p if k else grad.clone()
             optimizer.step()
