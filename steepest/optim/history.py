@@ -33,8 +33,8 @@ def remember(history: dict[str, Any], g: Tensor, size: int) -> None:
         del past[:-size]
 
 
-def direction(history: dict[str, Any], g: Tensor) -> tuple[Tensor, list[float]]:
-    """Return minus the approximate inverse Hessian times g, and the alphas (Algorithm 7.4)."""
+def direction(history: dict[str, Any], g: Tensor, size: int) -> Tensor:
+    """Return minus the approximate inverse Hessian times g (Algorithm 7.4)."""
     pairs = list(zip(history["old_dirs"], history["old_stps"], history["ro"], strict=True))
     alphas = []
     d = -g
@@ -45,7 +45,9 @@ def direction(history: dict[str, Any], g: Tensor) -> tuple[Tensor, list[float]]:
     d.mul_(history["H_diag"])
     for alpha, (y, s, rho) in zip(alphas, pairs, strict=True):
         d.add_(s, alpha=alpha - float(y.dot(d)) * rho)
-    return d, alphas
+    if history["n_iter"] > 1:  # torch keeps them in its state, so its checkpoint has them
+        history["al"] = alphas + [None] * (size - len(alphas))
+    return d
 
 
 def fitted(

@@ -161,16 +161,14 @@ class LBFGS(Optimizer):
         """Choose direction and length of the next update; return its start, with the slope."""
         group, history = self.param_groups[0], self._history()
         history["n_iter"] += 1
-        lr = float(group["lr"])
+        t = float(group["lr"])
         if history["n_iter"] == 1:
             history.update(old_dirs=[], old_stps=[], ro=[], H_diag=1)
-            t = lr * (1.0 / max(1.0, float(now.g.abs().sum())))
+            t *= 1.0 / max(1.0, float(now.g.abs().sum()))
         else:
             remember(history, now.g, group["history_size"])
-            t = lr
-        d, alphas = direction(history, now.g)
-        alphas += [None] * (group["history_size"] - len(alphas))
-        history.update(d=d, t=t, al=alphas, prev_flat_grad=now.g, prev_loss=now.loss)
+        d = direction(history, now.g, group["history_size"])
+        history.update(d=d, t=t, prev_flat_grad=now.g, prev_loss=now.loss)
         return Point(0.0, now.loss, float(now.g.dot(d)), now.g)
 
     def _search(self, closure: Closure | None, start: Point, left: int) -> tuple[Point, int]:
@@ -250,7 +248,7 @@ class LBFGS(Optimizer):
 def _number(loss: Any) -> float:
     """Return a loss as a number."""
     if isinstance(loss, Tensor) and loss.numel() == 1 and not loss.is_complex():
-        return float(loss)
+        return float(loss.detach())
     if isinstance(loss, int | float):
         return float(loss)
     given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
