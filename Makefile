@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test check bench docs clean
+.PHONY: help train test test-clients check bench docs clean
 
 help:
 	@echo "make train   train y = 3x + noise, then a model on the example table"
 	@echo "make test    run the tests"
+	@echo "make test-clients   train inside Lightning, Transformers, timm and others"
 	@echo "make check   formatting, lint, types and import floors"
 	@echo "make bench   compare speed with torch.optim and a plain PyTorch loop"
 	@echo "make docs    build the documentation into site/"
@@ -24,6 +25,15 @@ train: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest
 
+.venv-clients/.ready: pyproject.toml constraints.txt tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --upgrade pip
+	.venv-clients/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt --editable .
+	touch $@
+
+test-clients: .venv-clients/.ready
+	.venv-clients/bin/python -m pytest tests/clients
+
 check: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,4 +48,4 @@ docs: .venv/.ready
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv site docs/optimizers
+	rm -rf .venv .venv-clients site docs/optimizers
