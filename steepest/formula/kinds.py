@@ -3,13 +3,15 @@
 import ast
 import builtins
 import difflib
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from steepest.formula.shapes import FULL, HOST, TOTAL
 from steepest.formula.source import Source
+from steepest.formula.whole import FACTS, WHOLE
 from steepest.formula.words import ARITY, WORDS
 
-HOST, ELEMENT, MASK, NONE, UNSET = "host", "element", "mask", "None", "unset"
-"""A value of the host, one per element, a comparison of those, a state not there, no value."""
+ELEMENT, MASK, NONE, UNSET = "element", "mask", "None", "unset"
+"""A value on a tensor, a comparison of those, a state not there, no value; besides HOST, TOTAL."""
 
 Env = dict[str, frozenset[str]]
 """What each name may hold at one place of a formula."""
@@ -54,7 +56,14 @@ class Kinds:
                 left = ast.unparse(node.left)
                 self.refuse(node, "None is not compared", f"write `{left} {sign} None`")
             case _:
-                if self.kind(node, env, host=True) != HOST:
+                kind = self.kind(node, env, host=True)
+                if kind == TOTAL:
+                    self.refuse(
+                        node,
+                        "a formula may not branch on a total: `if` decides before it is known",
+                        f"write `where({ast.unparse(node)}, ..., ...)`",
+                    )
+                if kind != HOST:
                     self.refuse(
                         node,
                         "a formula may not branch on an element: `if` decides on the host",
@@ -76,8 +85,7 @@ class Kinds:
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
                 return self._number(operand, env)
             case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.Pow()):
-                kinds = {self._number(node.left, env), self._number(node.right, env)}
-                return ELEMENT if ELEMENT in kinds else HOST
+                return _joined(self._number(node.left, env), self._number(node.right, env))
             case ast.Compare():
                 return self._compare(node, env, host)
             case ast.Call():
@@ -128,7 +136,7 @@ class Kinds:
                 f"`{name}` is a comparison on one side of an `if` and a number on the other",
                 "take two names",
             )
-        return next(kind for kind in (MASK, ELEMENT, HOST, NONE) if kind in kinds)
+        return next(kind for kind in (MASK, ELEMENT, TOTAL, HOST, NONE) if kind in kinds)
 
     def _compare(self, node: ast.Compare, env: Env, host: bool) -> str:
         if len(node.ops) > 1:
@@ -144,8 +152,8 @@ class Kinds:
                 "a formula compares with < <= > >= == != (and `if state is None`)",
                 "use one of these",
             )
-        sides = {self._number(x, env, host) for x in (node.left, *node.comparators)}
-        return MASK if ELEMENT in sides else HOST
+        side = _joined(*(self._number(x, env, host) for x in (node.left, *node.comparators)))
+        return MASK if side == ELEMENT else side
 
     def _call(self, node: ast.Call, env: Env) -> str:
         name = ast.unparse(node.func)
@@ -153,6 +161,10 @@ class Kinds:
         if word is None:
             self._unknown(node.func, name, env)
         self.words[name] = word
+        if word in FACTS:
+            return self._fact(node, word)
+        if word in WHOLE:
+            return self._whole(node, word, env)
         arity = ARITY.get(word, 1)
         if node.keywords or len(node.args) != arity:
             self.refuse(
@@ -161,7 +173,7 @@ class Kinds:
                 f"write `{word}({', '.join('xyz'[:arity])})`",
             )
         if word != "where":
-            return ELEMENT if ELEMENT in {self._number(x, env) for x in node.args} else HOST
+            return _joined(*(self._number(x, env) for x in node.args))
         condition = self.kind(node.args[0], env)
         if condition == ELEMENT:
             self.refuse(
@@ -169,13 +181,43 @@ class Kinds:
                 "`where` takes a comparison first",
                 f"write `where({ast.unparse(node.args[0])} != 0, ...)`",
             )
-        kinds = {condition, *(self._number(x, env) for x in node.args[1:])}
-        return ELEMENT if {ELEMENT, MASK} & kinds else HOST
+        sides = _joined(*(self._number(x, env) for x in node.args[1:]))
+        return ELEMENT if condition == MASK else _joined(condition, sides)
+
+    def _fact(self, node: ast.Call, word: str) -> str:
+        """Check a word that tells of the parameter's shape."""
+        match node:
+            case ast.Call(args=[ast.Name(id="p")], keywords=[]):
+                return HOST
+        self.refuse(node, f"`{word}` tells of the parameter", f"write `{word}(p)`")
+
+    def _whole(self, node: ast.Call, word: str, env: Env) -> str:
+        """Check a word of a whole tensor: tensors first, then numbers of the host."""
+        tensors = WHOLE[word].tensors
+        if node.keywords or len(node.args) < tensors:
+            self.refuse(
+                node,
+                f"`{word}` takes {tensors} tensor{'s' * (tensors > 1)} first, all by position",
+                f"write `{word}({', '.join('xyz'[:tensors])})`",
+            )
+        for k, arg in enumerate(node.args):
+            kind = self._number(arg, env)
+            if (kind == ELEMENT) is not (k < tensors):
+                due = "a tensor" if k < tensors else "a number of the host"
+                self.refuse(arg, f"`{word}` takes {due} here", "see its help for what it computes")
+        return TOTAL if WHOLE[word].makes[FULL] == TOTAL else ELEMENT
+
+    def makes(self, node: ast.Call, shape: str) -> str | None:
+        """Tell the shape that a call makes of its first argument's; None for an element's word."""
+        word = self.word(ast.unparse(node.func))
+        if word in FACTS:
+            return HOST
+        return None if word not in WHOLE else WHOLE[word].makes.get(shape, WHOLE[word].makes[FULL])
 
     def word(self, name: str) -> str | None:
         """Tell which word a name stands for in the formula's module."""
         meaning = self.source.outside.get(name, getattr(builtins, name, None))
-        return next((word for word, known in WORDS.items() if known is meaning), None)
+        return next((word for word, known in KNOWN.items() if known is meaning), None)
 
     # ---- refusals -----------------------------------------------------------------------------
 
@@ -183,7 +225,7 @@ class Kinds:
         """Refuse an expression that the language does not have."""
         rule, instead = (
             f"a formula may not contain `{ast.unparse(node)}`",
-            f"use numbers, names, + - * / **, comparisons and the words {', '.join(WORDS)}",
+            f"use numbers, names, + - * / **, comparisons and the words {_ALL}",
         )
         match node:
             case ast.BinOp(op=op):
@@ -208,10 +250,10 @@ class Kinds:
         if isinstance(node, ast.Attribute):
             self._outside(node, env)
         elif name in env:
-            rule, instead = f"`{name}` is a value, not a word", f"the words are {', '.join(WORDS)}"
+            rule, instead = f"`{name}` is a value, not a word", f"the words are {_ALL}"
         elif self.word(name) is not None:
             rule, instead = f"`{name}` is a word, not a value", f"call it: `{name}(...)`"
-        elif name in WORDS:
+        elif name in KNOWN:
             rule = f"the word `{name}` is not imported"
             instead = f"add `from steepest.formula import {name}`"
         elif name == "step":
@@ -228,10 +270,19 @@ class Kinds:
             )
             instead = f"make it a hyperparameter: `def {formula}(p, g, ..., *, {name})`"
         else:
-            near = difflib.get_close_matches(name, [*WORDS, *env], n=1)
+            near = difflib.get_close_matches(name, [*KNOWN, *env], n=1)
             rule = f"`{name}` is neither an argument nor a word of the language"
-            instead = f"did you mean `{near[0]}`?" if near else f"the words are {', '.join(WORDS)}"
+            instead = f"did you mean `{near[0]}`?" if near else f"the words are {_ALL}"
         self.refuse(node, rule, instead)
+
+
+KNOWN: dict[str, Any] = WORDS | {name: whole.function for name, whole in WHOLE.items()} | FACTS
+_ALL = ", ".join(KNOWN)
+
+
+def _joined(*kinds: str) -> str:
+    """Return the kind of what is computed from several."""
+    return next(kind for kind in (ELEMENT, TOTAL, HOST) if kind in kinds)
 
 
 def none_test(node: ast.AST) -> str | None:
@@ -247,11 +298,11 @@ def none_test(node: ast.AST) -> str | None:
 
 
 def _instead_of(name: str) -> str:
-    if name in ("norm", "mean", "sum", "std", "var"):
-        return "there is no word for a whole tensor yet: a formula sees one element"
+    if name in ("sum", "std", "var"):
+        return "the words for a whole tensor are norm, mean and total"
     if name in ("pi", "e", "inf", "nan", "tau"):
         return f"write the number, or make `{name}` a hyperparameter"
-    if name in WORDS:
+    if name in KNOWN:
         return f"write `{name}(x)` with `from steepest.formula import {name}`"
     if name in INSTEAD:
         return f"write `{INSTEAD[name]}`"

@@ -5,15 +5,16 @@ computed. What the six sentences of the language allow is documented in docs/for
 """
 
 import ast
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NoReturn
 
 from steepest.errors import FormulaError
-from steepest.formula.kinds import ELEMENT, HOST, NONE, SIGNS, UNSET, Env, Kinds, none_test
+from steepest.formula.kinds import ELEMENT, KNOWN, MASK, NONE, SIGNS, UNSET, Env, Kinds, none_test
+from steepest.formula.shapes import HOST, NUMBER, TOTAL, infer
 from steepest.formula.source import Source
-from steepest.formula.words import WORDS
 
 REQUIRED = object()
 """The default of a hyperparameter that has none."""
@@ -25,7 +26,8 @@ class Formula:
 
     `states` are named by torch's keys, `hyperparameters` map names to defaults (`REQUIRED` where
     there is none), `counts` tells whether it takes `step`, `tested` which states it tests for
-    `None`, `words` which word each called name stands for.
+    `None`, `words` which word each called name stands for, `shapes` how large each name's value is
+    (shapes.py), `numbers` the states that are one number of the host for each parameter.
     """
 
     function: FunctionType
@@ -35,9 +37,15 @@ class Formula:
     counts: bool
     tested: frozenset[str]
     words: Mapping[str, str]
+    shapes: Mapping[str, str]
     body: tuple[ast.stmt, ...]
     source: str
     plans: list[Any] = field(default_factory=list)
+
+    @functools.cached_property
+    def numbers(self) -> frozenset[str]:
+        """The states that are one number of the host for each parameter."""
+        return frozenset(s for s in self.states if self.shapes[s] in (HOST, TOTAL))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, on numbers or tensors: the reference."""
@@ -75,6 +83,7 @@ class _Checker:
         defaults = source.function.__kwdefaults__ or {}
         self.counts = "step" in keywords
         self.hyperparameters = {k: defaults.get(k, REQUIRED) for k in keywords if k != "step"}
+        self.shapes = infer(self.node.body, self.states, self.kinds.makes)
         self.tested = {s for node in ast.walk(self.node) if (s := none_test(node)) in self.states}
 
     # ---- the whole function -------------------------------------------------------------------
@@ -99,6 +108,7 @@ class _Checker:
             counts=self.counts,
             tested=frozenset(self.tested),
             words=self.kinds.words,
+            shapes=self.shapes,
             body=tuple(body),
             source=self.source.text(),
         )
@@ -138,7 +148,7 @@ class _Checker:
 
     def _may_name(self, node: ast.AST, name: str) -> None:
         """Refuse an argument or a variable that hides a word, or a name of the kernel's own."""
-        if name in WORDS or name == "range" or self.kinds.word(name) is not None:
+        if name in KNOWN or name == "range" or self.kinds.word(name) is not None:
             self.refuse(node, f"a formula may not give `{name}` a new meaning", "take another name")
         if name.startswith("_") and name != "_":
             self.refuse(node, "names that begin with `_` are the kernel's", "take another name")
@@ -146,8 +156,11 @@ class _Checker:
     def _arguments(self) -> Env:
         """Return what the arguments may hold before the first line."""
         element, host = frozenset({ELEMENT}), frozenset({HOST})
-        env: Env = dict.fromkeys(("p", "g", *self.states), element)
-        env |= dict.fromkeys(self.tested, element | {NONE})
+        env: Env = dict.fromkeys(("p", "g"), element)
+        for state in self.states:
+            kind = self.shapes[state] if self.shapes[state] in (HOST, TOTAL) else ELEMENT
+            there = frozenset({HOST if kind == TOTAL else kind})
+            env[state] = there | {NONE} if state in self.tested else there
         env |= dict.fromkeys(self.hyperparameters, host)
         return env | {"step": host} if self.counts else env
 
@@ -244,8 +257,16 @@ class _Checker:
                 f"write `return {', '.join(due)}`",
             )
         kind = self.kinds.kind(item, env)
+        if self.shapes.get(name) in (HOST, TOTAL) and kind in (HOST, TOTAL):
+            return
+        if self.shapes.get(name) == NUMBER:
+            self.refuse(
+                item,
+                f"the state `{name}` is one number that a whole tensor gives (norm, mean)",
+                "keep a state of elements, or a total",
+            )
         if kind != ELEMENT:
-            what = "a value of the host" if kind == HOST else "a comparison"
+            what = "a comparison" if kind == MASK else "a value of the host"
             self.refuse(
                 item,
                 f"`{name}` must be computed from elements, this is {what}",

@@ -1,24 +1,26 @@
-"""Plan: a formula with its host decisions made -> one straight line per element.
-
-What depends on hyperparameters alone is lifted out of the line into scalars, which one compiled
-host function computes in float64 once per step. The same function checks that every decision
-still holds, so that a plan is never run on hyperparameters it was not made for.
-"""
-
 import ast
+import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from steepest.errors import HyperparameterError
+from steepest.errors import FormulaError, HyperparameterError
+from steepest.formula import extras as around
+from steepest.formula.extras import Extras
 from steepest.formula.kinds import none_test
 from steepest.formula.parse import Formula
+from steepest.formula.shapes import FULL, HOST, TORCH, TOTAL, broadcast
+from steepest.formula.stages import REDUCTIONS, Stage, names, staged
+from steepest.formula.whole import FACTS, WHOLE
 from steepest.formula.words import WORDS, inverse
 
-HOST_WORDS: dict[str, Any] = {**WORDS, "_inverse": inverse, "__builtins__": {}}
+HOST_WORDS: dict[str, Any] = {
+    **WORDS, **FACTS, "_inverse": inverse, "_unknown": math.nan, "__builtins__": {}
+}  # fmt: skip
+NOWHERE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,42 +28,88 @@ class Plan:
     """One straight line of a formula.
 
     Attributes:
+        extras: what is done besides the formula.
         decisions: the host `if`s that were met, as text, with their answers.
         absent: states that do not exist before this update.
-        reads, writes: the states that the line loads and stores, in the formula's order.
-        lines: assignments per element, `name = expression` over p, g, states and scalars.
+        reads, writes: the states of tensors that the line loads and stores, in the formula's order.
+        numbers: the states of one number that it stores; the host computes them.
+        lines: assignments, `name = expression` over p, g, states and scalars.
+        shapes: of every name in them (shapes.py).
         outputs: for `p` and every written state, the expression to store.
         scalars: names of the hoisted scalars, in the order in which `host` returns them.
-        host: `host(group, step) -> scalars`, or None when a decision no longer holds.
+        objects: names of what `host` returns after them, for torch's words: tuples and the like.
+        totals: names of the totals over all parameters, which `host` takes in `own`.
+        after: for scalars that rest on totals, on which.
+        shaped: whether the host asks for the shape of the parameter.
+        host: `host(group, step, own) -> (numbers, scalars and objects)`, or None when a decision no
+            longer holds; `own` gives the numbers of before by name, the totals, and `p`.
         host_source: the source of `host`.
     """
 
     formula: Formula
+    extras: Extras
     decisions: tuple[tuple[str, bool], ...]
     absent: frozenset[str]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    numbers: tuple[str, ...]
     lines: tuple[tuple[str, ast.expr], ...]
+    shapes: Mapping[str, str]
     outputs: Mapping[str, ast.expr]
     scalars: tuple[str, ...]
-    host: Callable[[Mapping[str, Any], int], tuple[float, ...] | None]
+    objects: tuple[str, ...]
+    totals: tuple[str, ...]
+    after: Mapping[str, frozenset[str]]
+    shaped: bool
+    host: Callable[..., tuple[Any, ...] | None]
     host_source: str
     kernels: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The states that this plan touches, in the formula's order; the others do not exist."""
+        """The states of p's shape that this plan touches, in order; the others do not exist."""
         touched = {*self.reads, *self.writes}
-        return tuple(state for state in self.formula.states if state in touched)
+        shapes = self.formula.shapes
+        known = (s for s in (*self.formula.states, around.AVERAGE) if shapes.get(s, FULL) == FULL)
+        return tuple(state for state in known if state in touched)
+
+    @functools.cached_property
+    def arrays(self) -> tuple[str, ...]:
+        """Every array that a kernel of this plan meets: p, g, the states, then torch's."""
+        known = dict.fromkeys(("p", "g", *self.states))
+        for stage in self.stages:
+            known |= dict.fromkeys((*stage.reads, *stage.stores))
+        return tuple(name for name in known if name != "_g")
+
+    @functools.cached_property
+    def wholes(self) -> tuple[str, ...]:
+        """The numbers that kernels sum over a tensor, in the formula's order."""
+        summed = {name for stage in self.stages for name in stage.wholes}
+        return tuple(name for name, _ in self.lines if name in summed)
+
+    @functools.cached_property
+    def stages(self) -> Sequence[Stage]:
+        """The kernels that the line is cut into; the last one writes."""
+        return staged(self)
 
 
-def plan(formula: Formula, group: Mapping[str, Any], step: int, absent: frozenset[str]) -> Plan:
+def plan(
+    formula: Formula,
+    group: Mapping[str, Any],
+    step: int,
+    absent: frozenset[str],
+    own: Mapping[str, Any] = NOWHERE,
+    extras: Extras = around.NOTHING,
+) -> Plan:
     """Return the plan that serves a group's hyperparameters at a step.
 
     Args:
         group: the hyperparameters by name (a param group).
         step: the update about to be made, 1 for the first.
         absent: the tested states (`formula.tested`) that are None before this update.
+        own: the states of one number by name (0 where missing), `p` where the formula asks for
+            its shape, and the numbers of the extras.
+        extras: what is done besides.
 
     >>> from steepest.optim import SGD
     >>> made = plan(SGD.formula, SGD.formula.hyperparameters, step=1, absent=frozenset())
@@ -71,86 +119,171 @@ def plan(formula: Formula, group: Mapping[str, Any], step: int, absent: frozense
     (0.5,)
     """
     for known in formula.plans:
-        if known.absent == absent and known.host(group, step) is not None:
+        if (
+            known.absent == absent
+            and known.extras == extras
+            and known.host(group, step, own) is not None
+        ):
             return known
-    made = _Planner(formula, group, step, absent).plan()
+    made = _Planner(formula, group, step, absent, own, extras).plan()
     formula.plans.append(made)
     return made
 
 
 @dataclass(frozen=True)
 class _Value:
-    """What a name holds while planning: an expression, per element or of the host alone."""
+    """What a name holds while planning: an expression, and its shape beside the parameter."""
 
     expr: ast.expr
-    element: bool
+    shape: str = HOST
+
+    @property
+    def element(self) -> bool:
+        """Whether it is a tensor's, not the host's."""
+        return self.shape not in (HOST, TOTAL)
 
 
 class _Planner:
     """Walks one path through a formula, the one that the given hyperparameters take."""
 
     def __init__(
-        self, formula: Formula, group: Mapping[str, Any], step: int, absent: frozenset[str]
+        self,
+        formula: Formula,
+        group: Mapping[str, Any],
+        step: int,
+        absent: frozenset[str],
+        own: Mapping[str, Any],
+        extras: Extras,
     ) -> None:
         self.formula = formula
         self.absent = absent
+        self.extras = extras
         self.decisions: list[tuple[str, bool]] = []
         self.lines: list[tuple[str, ast.expr]] = []
+        self.shapes: dict[str, str] = {"p": FULL, "g": FULL, "_g": FULL}
         self.host: list[str] = []
         self.slots: dict[str, str] = {}
+        self.objects: dict[str, str] = {}
+        self.wholes: dict[str, str] = {}
+        self.totals: list[str] = []
+        self.after: dict[str, frozenset[str]] = {}
         self.taken = {"p", "g", "step", *formula.states, *formula.hyperparameters}
-        self.taken |= {n for statement in formula.body for n in _names(statement)}
-        self.now: dict[str, Any] = {"step": step}
-        self.env: dict[str, _Value | None] = {
-            name: _Value(ast.Name(name), True) for name in ("p", "g", *formula.states)
-        }
-        self.env |= dict.fromkeys(absent)
+        self.taken |= {n for statement in formula.body for n in names(statement)}
+        self.now: dict[str, Any] = {"step": step, "_p": own.get("p")}
+        self.env: dict[str, _Value | None] = {"step": _Value(ast.Name("step"))}
+        for name in ("p", "g", *(s for s in formula.states if s not in formula.numbers)):
+            self.shapes[name] = FULL if name in "pg" else formula.shapes[name]
+            self.env[name] = _Value(ast.Name(name), self.shapes[name])
         for name in formula.hyperparameters:
             self.host.append(f"{name} = _group[{name!r}]")
             self.now[name] = group[name]
-            self.env[name] = _Value(ast.Name(name), False)
-        self.env["step"] = _Value(ast.Name("step"), False)
+            self.env[name] = _Value(ast.Name(name))
+        for name in formula.states:
+            if name in formula.numbers and name not in absent:
+                self._given(name, own.get(name, 0.0))
+        self.env |= dict.fromkeys(absent)
 
     def plan(self) -> Plan:
         *body, returned = self.formula.body
+        if self.extras.clip_value:
+            self._given("clip_value", math.inf)
+            bound = ast.unparse(self._element(_Value(ast.Name("clip_value"))))
+            text = f"minimum(maximum(g, -{bound}), {bound})"
+            self._assign("g", _Value(around.expression(text), FULL))
         self._block(body)
-        outputs = self._outputs(returned)
-        lines = [expr for _, expr in self.lines]
-        used = set().union(*map(_names, (*lines, *outputs.values())))
-        source = self._host_source()
+        outputs, numbers = self._outputs(returned)
+        if self.extras.average:
+            outputs[around.AVERAGE] = self._average(outputs.get("p", ast.Name("p")))
+            numbers[around.COUNT] = around.COUNT
+        if self.extras.zero_grad:
+            outputs["g"] = ast.Constant(0)
+        used = set().union(*map(names, (*(e for _, e in self.lines), *outputs.values())))
+        source = self._host_source(numbers)
         scope = dict(HOST_WORDS)
         exec(compile(source, f"<host of {self.formula.name}>", "exec"), scope)
+        states = [s for s in (*self.formula.states, around.AVERAGE) if s not in numbers]
         return Plan(
             formula=self.formula,
+            extras=self.extras,
             decisions=tuple(self.decisions),
             absent=self.absent,
-            reads=tuple(s for s in self.formula.states if s in used and s not in self.absent),
-            writes=tuple(s for s in self.formula.states if s in outputs),
+            reads=tuple(s for s in states if s in used and s not in self.absent),
+            writes=tuple(s for s in states if s in outputs),
+            numbers=tuple(numbers),
             lines=tuple(self.lines),
+            shapes=MappingProxyType(self.shapes),
             outputs=MappingProxyType(outputs),
             scalars=tuple(self.slots.values()),
+            objects=tuple(self.objects.values()),
+            totals=tuple(self.totals),
+            after=MappingProxyType(self.after),
+            shaped=self.host[:1] == [_TAKE_P],
             host=scope["host"],
             host_source=source,
         )
 
-    def _outputs(self, returned: ast.stmt) -> dict[str, ast.expr]:
-        """Return what to store where; what is returned as it came is not stored."""
+    def _outputs(self, returned: ast.stmt) -> tuple[dict[str, ast.expr], dict[str, str]]:
+        """Return what to store where, and the source of each state that is a number.
+
+        What is returned as it came is not stored, unless it is a number: those are few.
+        """
         assert isinstance(returned, ast.Return)
         assert returned.value is not None
         items = returned.value.elts if isinstance(returned.value, ast.Tuple) else [returned.value]
-        outputs = {}
+        outputs: dict[str, ast.expr] = {}
+        numbers: dict[str, str] = {}
         for name, item in zip(("p", *self.formula.states), items, strict=True):
             if isinstance(item, ast.Name) and self.env[item.id] is None:
                 continue  # a state that was not there and is not made
-            expr = self._element(self._lower(item))
+            value = self._lower(item)
+            if name in self.formula.numbers:
+                numbers[name] = ast.unparse(value.expr)
+                self._check_number(numbers[name])
+                continue
+            expr = self._element(value)
             if not (isinstance(expr, ast.Name) and expr.id == name):
+                self._check_stored(name, value)
+                if value.shape in TORCH and not isinstance(expr, ast.Name):
+                    expr = self._line(name, value).expr
                 outputs[name] = expr
-        return outputs
+        return outputs, numbers
 
-    def _host_source(self) -> str:
-        values = ", ".join(self.slots.values())
-        body = [*self.host, f"return ({values}{',' * (len(self.slots) == 1)})"]
-        return "def host(_group, step):\n" + "".join(f"    {line}\n" for line in body)
+    def _check_stored(self, name: str, value: _Value) -> None:
+        """Refuse a state of another size than the zeros that it would start from."""
+        due = FULL if name == "p" else self.formula.shapes[name]
+        if due in TORCH and name not in self.formula.tested:
+            raise FormulaError(
+                f"{self.formula.name}: the state {name!r} is no tensor of p's shape, so it cannot "
+                f"start at zero; give it its first value under `if {name} is None:`"
+            )
+        if broadcast(value.shape, due) != due:
+            raise FormulaError(
+                f"{self.formula.name}: {name!r} is one value for each {due}, it cannot be computed "
+                f"from one for each {value.shape}"
+            )
+
+    def _average(self, new: ast.expr) -> ast.expr:
+        """Return the average of p after this update."""
+        for name in (around.COUNT, "average_decay"):
+            self._given(name, 0.0)
+        self._host_line(around.COUNT, f"{around.COUNT} + 1")
+        weight = _Value(around.expression(around.average_weight(self.extras)))
+        self.shapes[around.AVERAGE] = FULL
+        scale, old = self._element(weight), ast.Name(around.AVERAGE)
+        return around.expression(
+            f"{old.id} + {ast.unparse(scale)} * (({ast.unparse(new)}) - {old.id})"
+        )
+
+    def _given(self, name: str, value: Any, default: str = "0.0") -> None:
+        """Take a number of the host from `own`, by name."""
+        self.host.append(f"{name} = _own.get({name!r}, {default})")
+        self.now[name] = value
+        self.env[name] = _Value(ast.Name(name))
+
+    def _host_source(self, numbers: Mapping[str, str]) -> str:
+        values = [*numbers.values(), *self.slots.values(), *self.objects.values()]
+        body = [*self.host, f"return ({', '.join(values)}{',' * (len(values) == 1)})"]
+        return "def host(_group, step, _own={}):\n" + "".join(f"    {line}\n" for line in body)
 
     # ---- statements ---------------------------------------------------------------------------
 
@@ -168,23 +301,29 @@ class _Planner:
         if isinstance(value.expr, ast.Name):
             self.env[name] = value  # another name for the same thing
         elif value.element:
-            fresh = self._fresh(name)
-            self.lines.append((fresh, value.expr))
-            self.env[name] = _Value(ast.Name(fresh), True)
+            self.env[name] = self._line(name, value)
         else:
             fresh = self._fresh(name)
             self._host_line(fresh, ast.unparse(value.expr))
-            self.env[name] = _Value(ast.Name(fresh), False)
+            self.env[name] = _Value(ast.Name(fresh), value.shape)
+
+    def _line(self, name: str, value: _Value) -> _Value:
+        """Make an expression a line of its own."""
+        fresh = self._fresh(name)
+        self.lines.append((fresh, value.expr))
+        self.shapes[fresh] = value.shape
+        return _Value(ast.Name(fresh), value.shape)
 
     def _unpack(self, names: list[str], value: ast.expr) -> None:
         fresh = [self._fresh(name) for name in names]
         self._host_line(", ".join(fresh), ast.unparse(self._lower(value).expr))
         for name, new in zip(names, fresh, strict=True):
-            self.env[name] = _Value(ast.Name(new), False)
+            self.env[name] = _Value(ast.Name(new))
 
     def _host_line(self, target: str, source: str) -> None:
         line = f"{target} = {source}"
         self.host.append(line)
+        self._note_totals(target, source)
         try:
             exec(line, HOST_WORDS, self.now)
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
@@ -196,7 +335,7 @@ class _Planner:
         source = ast.unparse(lowered)
         answer = bool(self._now(source))
         self.decisions.append((ast.unparse(test), answer))
-        if _names(lowered):  # else it asks of states alone, which `absent` settles
+        if names(lowered):  # else it asks of states alone, which `absent` settles
             self.host.append(f"if {f'not ({source})' if answer else source}: return None")
         return answer
 
@@ -230,59 +369,122 @@ class _Planner:
                 f"not {value!r}"
             ) from None
 
+    def _note_totals(self, target: str, source: str) -> None:
+        """Note on which totals a value of the host rests."""
+        rests = [self.after[n] for n in names(ast.parse(source)) if n in self.after]
+        if rests:
+            self.after[target] = frozenset().union(*rests)
+
     # ---- expressions --------------------------------------------------------------------------
 
     def _lower(self, node: ast.expr) -> _Value:
         match node:
             case ast.Constant():
-                return _Value(node, False)
+                return _Value(node)
             case ast.Name(id=name):
                 value = self.env[name]
                 assert value is not None, name
                 return value
             case ast.Subscript(value=value, slice=index):
-                return _Value(ast.Subscript(self._lower(value).expr, index), False)
+                return _Value(ast.Subscript(self._lower(value).expr, index))
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
                 return self._lower(operand)
             case ast.UnaryOp(op=op, operand=operand):
                 value = self._lower(operand)
-                return _Value(ast.UnaryOp(op, value.expr), value.element)
+                return _Value(ast.UnaryOp(op, value.expr), value.shape)
             case ast.BinOp():
                 return self._binary(node)
             case ast.BoolOp(op=op, values=values):
-                return _Value(ast.BoolOp(op, [self._lower(v).expr for v in values]), False)
+                return _Value(ast.BoolOp(op, [self._lower(v).expr for v in values]))
             case ast.Compare() if (name := none_test(node)) is not None:
                 return self._none_test(node, self.env[name])
             case ast.Compare(left=left, ops=ops, comparators=[right]):
                 return self._join([left, right], lambda a, b: ast.Compare(a, ops, [b]))
             case ast.Call(func=func, args=args):
                 word = self.formula.words[ast.unparse(func)]
+                if word in FACTS:
+                    return self._fact(word)
+                if word in WHOLE:
+                    return self._whole(node, word)
                 return self._join(args, lambda *parts: ast.Call(ast.Name(word), [*parts], []))
         raise AssertionError(ast.dump(node))
 
     def _none_test(self, node: ast.Compare, value: _Value | None) -> _Value:
         """Answer `name is None` for a state, which the plan knows; leave the rest to the host."""
         if value is not None and not value.element:
-            return _Value(ast.Compare(value.expr, node.ops, node.comparators), False)
-        return _Value(ast.Constant((value is None) is isinstance(node.ops[0], ast.Is)), False)
+            return _Value(ast.Compare(value.expr, node.ops, node.comparators))
+        return _Value(ast.Constant((value is None) is isinstance(node.ops[0], ast.Is)))
 
     def _binary(self, node: ast.BinOp) -> _Value:
         left, right = self._lower(node.left), self._lower(node.right)
-        if isinstance(node.op, ast.Div) and left.element and not right.element:
-            # One division per step instead of one per element.
-            right = _Value(ast.Call(ast.Name("_inverse"), [right.expr], []), False)
-            return _Value(ast.BinOp(left.expr, ast.Mult(), self._element(right)), True)
+        shape = broadcast(left.shape, right.shape)
+        if isinstance(node.op, ast.Div) and not right.element and shape != HOST:
+            # One division per step instead of one per element; and a total may be zero.
+            right = _Value(ast.Call(ast.Name("_inverse"), [right.expr], []), right.shape)
+            node = ast.BinOp(node.left, ast.Mult(), node.right)
+        if not (left.element or right.element):
+            return _Value(ast.BinOp(left.expr, node.op, right.expr), shape)
         if isinstance(node.op, ast.Pow) and left.element and isinstance(right.expr, ast.Constant):
-            return _Value(ast.BinOp(left.expr, node.op, right.expr), True)
-        if left.element or right.element:
-            return _Value(ast.BinOp(self._element(left), node.op, self._element(right)), True)
-        return _Value(ast.BinOp(left.expr, node.op, right.expr), False)
+            return _Value(ast.BinOp(left.expr, node.op, right.expr), shape)
+        return _Value(ast.BinOp(self._element(left), node.op, self._element(right)), shape)
 
     def _join(self, parts: list[ast.expr], make: Callable[..., ast.expr]) -> _Value:
         values = [self._lower(part) for part in parts]
+        shape = broadcast(*(value.shape for value in values))
         if any(value.element for value in values):
-            return _Value(make(*map(self._element, values)), True)
-        return _Value(make(*(value.expr for value in values)), False)
+            return _Value(make(*map(self._element, values)), shape)
+        return _Value(make(*(value.expr for value in values)), shape)
+
+    def _fact(self, word: str) -> _Value:
+        """Ask for the parameter's shape, on the host."""
+        if self.host[:1] != [_TAKE_P]:
+            self.host.insert(0, _TAKE_P)
+        return _Value(ast.Call(ast.Name(word), [ast.Name("_p")], []))
+
+    def _whole(self, node: ast.Call, word: str) -> _Value:
+        """Make a word of a whole tensor a line of its own, over lines of their own."""
+        count = WHOLE[word].tensors
+        tensors = [self._named(word, self._lower(arg)) for arg in node.args[:count]]
+        shape = WHOLE[word].makes.get(tensors[0].shape)
+        if shape is None:
+            raise FormulaError(
+                f"{self.formula.name}: `{ast.unparse(node)}` takes a tensor, "
+                f"this is one value for a {tensors[0].shape}"
+            )
+        objects = [self._object(ast.unparse(self._lower(arg).expr)) for arg in node.args[count:]]
+        call = ast.Call(ast.Name(word), [*(t.expr for t in tensors), *objects], [])
+        key = ast.unparse(call)
+        if shape == TOTAL:
+            return self._total(f"total_{node.lineno}_{node.col_offset}", call)
+        if key not in self.wholes:
+            made = self._line(word, _Value(call, shape))
+            assert isinstance(made.expr, ast.Name)
+            self.wholes[key] = made.expr.id
+        return _Value(ast.Name(self.wholes[key]), shape)
+
+    def _named(self, word: str, value: _Value) -> _Value:
+        """Return a value by a name; a gradient that torch is to see is scaled first."""
+        is_raw = isinstance(value.expr, ast.Name) and value.expr.id == "g"
+        if isinstance(value.expr, ast.Name) and not (is_raw and word not in REDUCTIONS):
+            return value
+        return self._line("g" if is_raw else f"of_{word}", value)
+
+    def _object(self, source: str) -> ast.expr:
+        """Return a name for what the host hands to torch's word as it is."""
+        if source not in self.objects:
+            name = self.objects[source] = self._fresh("o")
+            self.host.append(f"{name} = {source}")
+        return ast.Name(self.objects[source])
+
+    def _total(self, name: str, call: ast.Call) -> _Value:
+        """Take a sum over all parameters from whoever adds it up, by its place in the formula."""
+        if name not in self.totals:
+            self.totals.append(name)
+            self.lines.append((name, call))
+            self.shapes[name] = TOTAL
+            self.after[name] = frozenset({name})
+            self._given(name, math.nan, "_unknown")
+        return _Value(ast.Name(name), TOTAL)
 
     def _element(self, value: _Value) -> ast.expr:
         """Return an expression for the line: a host value becomes a scalar, once."""
@@ -293,8 +495,8 @@ class _Planner:
             self._check_number(source)
             slot = self.slots[source] = self._fresh("s")
             self.host.append(f"{slot} = {source}")
+            self._note_totals(slot, source)
         return ast.Name(self.slots[source])
 
 
-def _names(tree: ast.AST) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+_TAKE_P = "_p = _own['p']"

@@ -71,7 +71,8 @@ def where(condition: Tensor | bool, a: Value, b: Value) -> Value:
     if not isinstance(condition, Tensor):
         return a if condition else b
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = condition.new_tensor(a, dtype=torch.float64)  # exact; cast when p is written
+        # exact; cast when p is written
+        a = torch.tensor(a, dtype=torch.float64, device=condition.device)
     return torch.where(condition, *_same_kind(a, b))
 
 
@@ -79,8 +80,9 @@ def _same_kind(a: Value, b: Value) -> tuple[Tensor, Tensor]:
     """Make a number a tensor of the other's dtype: a number never promotes the tensor's dtype."""
     like = a if isinstance(a, Tensor) else b
     assert isinstance(like, Tensor)
-    a = a if isinstance(a, Tensor) else like.new_tensor(a)
-    b = b if isinstance(b, Tensor) else like.new_tensor(b)
+    # not `new_tensor`, which refuses where a sign is yet to be turned
+    a = a if isinstance(a, Tensor) else torch.tensor(a, dtype=like.dtype, device=like.device)
+    b = b if isinstance(b, Tensor) else torch.tensor(b, dtype=like.dtype, device=like.device)
     return a, b
 
 

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+import steepest.kernels.job as J
 from steepest import __version__
 from steepest.formula import Plan
+from steepest.formula.shapes import COLUMN, FULL, ROW
+from steepest.formula.stages import Stage, names
 
 if TYPE_CHECKING:
     from steepest.kernels.machine import Native
@@ -22,20 +25,20 @@ TEMPLATE = '''"""{title}
 Generated from its formula by steepest {version}; read it here, change the formula.
 """
 
-from numba import {real} as _real
+from numba import {real} as _real, float64 as _wide
 from numpy import abs, exp, log, sqrt
 
 import steepest.kernels.job as _J
 from steepest.kernels.intrinsics import *
+from steepest.kernels.intrinsics import _square
 
 
 @inner
-def update(_n, _scalars, {arrays}):
-    _scale = _real(_scalars[1])
-{scalars}
+def update(_n, _scalars, {arguments}):
+{before}
     for _i in range(_n):
 {body}
-
+{after}
 
 @entry
 def kernel(_begin, _end, _address):
@@ -47,11 +50,7 @@ def kernel(_begin, _end, _address):
         place, start, n = chunk_at(chunk, job)
         row = pointer_int64(place)
         scalars = pointer_float64(job[_J.SCALARS] + row[0] * job[_J.SCALAR_WIDTH] * 8)
-        if start == 0 and row[1] != 0:
-            pointer_float32(row[1])[0] = scalars[0]
-            pointer_float32(job[_J.STEPS])[row[0]] = scalars[0]
-        offset = start * {size}
-        update(n, scalars, {pointers})
+{chunk}
         chunk = take(_address)
     set_float_mode(mode)
     return 0
@@ -61,27 +60,136 @@ def kernel(_begin, _end, _address):
 # ---- source text --------------------------------------------------------------------------------
 
 
-def source(plan: Plan, dtype: torch.dtype) -> str:
-    """Return the kernel of a plan as Python source for numba, float32 or float64."""
+def source(plan: Plan, dtype: torch.dtype, k: int = -1) -> str:
+    """Return the kernel of a plan's stage as Python source for numba, float32 or float64."""
     real = {torch.float32: "float32", torch.float64: "float64"}[dtype]
-    arrays = [f"_all_{name}" for name in ("p", "g", *plan.states)]  # a formula's have no `_` first
+    stage = plan.stages[k]
+    last = stage is plan.stages[-1]
     chosen = "; ".join(f"{test}: {'yes' if answer else 'no'}" for test, answer in plan.decisions)
-    loads = [f"{name} = _all_{name}[_i]" for name in ("p", *plan.reads)]
-    lines = [f"{name} = {_spelled(expr)}" for name, expr in plan.lines]
-    stores = [f"_all_{name}[_i] = {_spelled(expr)}" for name, expr in plan.outputs.items()]
-    body = [*loads, "g = _scale * _all_g[_i]", *lines, *stores]
+    title = f"{plan.formula.name}, {real}" + (f" ({chosen})" if chosen else "")
+    if len(plan.stages) > 1:
+        title += f", stage {plan.stages.index(stage) + 1} of {len(plan.stages)}"
+    arrays = _arrays(plan, stage)
+    arguments = [f"_all_{name}" for name in arrays]  # a formula's have no `_` first
+    arguments += ["_wholes"] * bool(stage.wholes) + ["_sums"] * bool(stage.sums)
+    chunk = _once_a_row(plan) if last else []
+    chunk += _chunk(plan, stage, arrays, real, dtype.itemsize)
     return TEMPLATE.format(
-        title=f"{plan.formula.name}, {real}" + (f" ({chosen})" if chosen else "") + ".",
+        title=f"{title}.",
         version=__version__,
         real=real,
-        size=dtype.itemsize,
-        arrays=", ".join(arrays),
-        scalars="\n".join(
-            f"    {s} = _real(_scalars[{2 + k}])" for k, s in enumerate(plan.scalars)
-        ),
-        body="\n".join(f"        {line}" for line in body),
-        pointers=", ".join(f"pointer_{real}(row[{2 + k}] + offset)" for k in range(len(arrays))),
+        arguments=", ".join(arguments),
+        before=_indented(4, _before(plan, stage)),
+        body=_indented(8, _body(plan, stage)),
+        after=_indented(4, [f"_sums[{j}] += _sum_{j}" for j in range(len(stage.sums))]),
+        chunk=_indented(8, chunk),
     )
+
+
+def _indented(depth: int, lines: list[str]) -> str:
+    return "\n".join(f"{' ' * depth}{line}" for line in lines)
+
+
+def _arrays(plan: Plan, stage: Stage) -> list[str]:
+    """Return the arrays that a stage loads or stores, in the order of a row."""
+    used = {*stage.reads, *stage.stores, *(["g"] if "_g" in stage.reads else [])}
+    return [name for name in plan.arrays if name in used]
+
+
+def _before(plan: Plan, stage: Stage) -> list[str]:
+    """Return what is the same for all elements."""
+    lines = ["_scale = _real(_scalars[1])"] * ("g" in stage.reads)
+    first = J.FIRST_SCALAR + len(plan.numbers)
+    used = set().union(*map(names, _expressions(stage)))
+    lines += [
+        f"{s} = _real(_scalars[{first + j}])" for j, s in enumerate(plan.scalars) if s in used
+    ]
+    lines += [f"{w} = _real(_wholes[{plan.wholes.index(w)}])" for w in stage.wholes]
+    lines += [f"{name} = _all_{name}[0]" for name in stage.reads if plan.shapes[name] == ROW]
+    return lines + [f"_sum_{j} = _wide(0)" for j in range(len(stage.sums))]
+
+
+def _expressions(stage: Stage) -> list[ast.expr]:
+    return [*(e for _, e in stage.lines), *stage.stores.values(), *stage.sums.values()]
+
+
+def _body(plan: Plan, stage: Stage) -> list[str]:
+    """Return what is done for each element."""
+    loads = [
+        f"{name} = _all_{name}[_i]"
+        for name in stage.reads
+        if name not in ("g", "_g") and plan.shapes[name] != ROW
+    ]
+    if {"g", "_g"} & {*stage.reads}:
+        loads.append("_g = _all_g[_i]")
+    if "g" in stage.reads:
+        loads.append("g = _scale * _g")
+    lines = [f"{name} = {_spelled(expr)}" for name, expr in stage.lines]
+    sums = [
+        f"_sum_{j} = plus(_sum_{j}, _wide({_spelled(e)}))"
+        for j, e in enumerate(stage.sums.values())
+    ]
+    stores = [f"_all_{name}[_i] = {_spelled(expr)}" for name, expr in stage.stores.items()]
+    return [*loads, *lines, *sums, *stores]
+
+
+def _once_a_row(plan: Plan) -> list[str]:
+    """Return what the last stage does with a row's first chunk: count, and store its numbers."""
+    lines = []
+    if plan.formula.counts:
+        lines += [
+            "if start == 0 and row[1] != 0:",
+            "    pointer_float32(row[1])[0] = scalars[0]",
+            "    pointer_float32(job[_J.STEPS])[row[0]] = scalars[0]",
+        ]
+    if plan.numbers:
+        lines += ["if start == 0:", "    numbers = pointer_float64(job[_J.NUMBERS])"]
+    for j in range(len(plan.numbers)):
+        value, place = f"scalars[{J.FIRST_SCALAR + j}]", J.P + len(plan.arrays) + j
+        lines += [
+            f"    pointer_float64(row[{place}])[0] = {value}",
+            f"    numbers[row[0] * {len(plan.numbers)} + {j}] = {value}",
+        ]
+    return lines
+
+
+def _chunk(plan: Plan, stage: Stage, arrays: list[str], real: str, size: int) -> list[str]:
+    """Return the call of `update` for a chunk, or for each piece of a matrix's row in it."""
+    lines, extra = [], []
+    if stage.wholes or any(plan.shapes.get(name) in (ROW, COLUMN) for name in arrays):
+        lines.append("index = row_at(chunk, job)")
+    if stage.wholes:
+        extra.append("wholes")
+        lines.append("wholes = pointer_float64(job[_J.WHOLES] + index * job[_J.WHOLE_WIDTH] * 8)")
+    if stage.sums:
+        extra.append("sums")
+        count = len(stage.sums)
+        lines.append(f"sums = pointer_float64(job[_J.SUMS] + chunk * {8 * count})")
+        lines += [f"sums[{j}] = 0.0" for j in range(count)]
+    place = {FULL: "offset", ROW: f"line * {size}", COLUMN: f"column * {size}"}
+
+    def call(n: str) -> str:
+        pointers = [
+            f"pointer_{real}(row[{J.P + plan.arrays.index(name)}] + "
+            f"{place[plan.shapes.get(name, FULL)]})"
+            for name in arrays
+        ]
+        return f"update({', '.join([n, 'scalars', *pointers, *extra])})"
+
+    if all(plan.shapes.get(name, FULL) == FULL for name in arrays):
+        return [*lines, f"offset = start * {size}", call("n")]
+    return [
+        *lines,
+        "matrix = pointer_int64(job[_J.MATRICES] + index * 16)",
+        "end = start + n",
+        "while start < end:",
+        "    line, column = start // matrix[1], start % matrix[1]",
+        "    n = min(matrix[1] - column, end - start)",
+        f"    offset = start * {size}",
+        "    column += line // matrix[0] * matrix[1]",
+        f"    {call('n')}",
+        "    start += n",
+    ]
 
 
 def _spelled(expr: ast.expr) -> str:
@@ -124,12 +232,12 @@ def _product(base: ast.expr, power: int) -> ast.expr:
 # ---- native code --------------------------------------------------------------------------------
 
 
-def kernel(plan: Plan, dtype: torch.dtype) -> "Native":
-    """Return the compiled kernel of a plan, from memory, from the cache or freshly compiled."""
-    known = plan.kernels.get(dtype)
+def kernel(plan: Plan, dtype: torch.dtype, k: int = -1) -> "Native":
+    """Return the compiled kernel of a plan's stage: from memory, from the cache or compiled."""
+    known = plan.kernels.get((dtype, k))
     if known is None:
-        text = source(plan, dtype)
-        known = plan.kernels[dtype] = _machine().load(text, "kernel", plan.formula.name)
+        text = source(plan, dtype, k)
+        known = plan.kernels[dtype, k] = _machine().load(text, "kernel", plan.formula.name)
     return known
 
 

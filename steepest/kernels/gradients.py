@@ -62,13 +62,7 @@ class Gradients:
 
     def _write(self, name: str, grads: Sequence[Tensor], factor: float) -> None:
         self.factor[0] = factor
-        self.job.run(cpu.fixed(name), alone=self._overlap())
+        # one thread writes gradients that overlap, in order
+        self.job.run(cpu.fixed(name), alone=self.job.gradients_overlap())
         things = tuple(grads)
         cpu.fixed("finish").call(pointers(things), 0, self.job.address)
-
-    def _overlap(self) -> bool:
-        """Tell whether two gradients share memory: one thread then writes them in order."""
-        first = self.job.arrays[J.ROWS][:, J.GRAD]
-        order = np.argsort(first)
-        first, last = first[order], (first + self.job.sizes)[order]
-        return bool((first[1:] < last[:-1]).any())

@@ -59,6 +59,22 @@ def take(typingctx, counter):
 
 
 @intrinsic
+def plus(typingctx, a, b):
+    """Add to a sum over elements, which lanes may do in any order."""
+
+    def generate(context, builder, signature, args):
+        return builder.fadd(*args, flags=("reassoc", "contract", "nsz"))
+
+    return types.float64(types.float64, types.float64), generate
+
+
+@inner
+def _square(x):
+    """Return the square of an element, in float64."""
+    return float64(x) * float64(x)
+
+
+@intrinsic
 def call(typingctx, function, begin, end, job):
     """Call an entry by its address."""
 
@@ -125,6 +141,12 @@ def chunk_at(chunk, job):
     """Return the address of a chunk's row, its first element and how many it has."""
     chunks = pointer_int64(job[J.CHUNKS] + chunk * J.CHUNK_WIDTH * 8)
     return job[J.ROWS] + chunks[0] * job[J.ROW_WIDTH] * 8, chunks[1], chunks[2]
+
+
+@inner
+def row_at(chunk, job):
+    """Return which row a chunk is of."""
+    return pointer_int64(job[J.CHUNKS] + chunk * J.CHUNK_WIDTH * 8)[0]
 
 
 # ---- words of the formula language --------------------------------------------------------------

@@ -15,12 +15,24 @@ CHUNKS = next(_field)
 ROW_COUNT = next(_field)
 ROW_WIDTH = next(_field)
 ROWS = next(_field)
-"""Address of rows: (part, address of the step tensor or 0, addresses of p, g, states)."""
+"""Address of rows: (part, address of the step tensor or 0, addresses of p, g, states and arrays
+between stages, addresses of the states of one number)."""
 SCALAR_WIDTH = next(_field)
 SCALARS = next(_field)
-"""Address of float64 scalars, SCALAR_WIDTH for each part: (step, scale of g, hoisted ...)."""
+"""Address of float64 scalars, SCALAR_WIDTH for each part: (step, scale of g, the new states of one
+number, hoisted ...)."""
 PARTIALS = next(_field)
 """Address of float64, one for each chunk: its sum of squares."""
+SUMS = next(_field)
+"""Address of float64: for each chunk, what the running stage sums over it."""
+WHOLES = next(_field)
+"""Address of float64, WHOLE_WIDTH for each row: the numbers that earlier stages have summed."""
+WHOLE_WIDTH = next(_field)
+MATRICES = next(_field)
+"""Address of int64: for each row, how many rows and columns its tensor's matrices have."""
+NUMBER_COUNT = next(_field)
+NUMBERS = next(_field)
+"""Address of 64-bit words: for each part, the numbers that its rows' state tensors must hold."""
 ITEM_SIZE = next(_field)
 """4 for float32, 8 for float64."""
 OBJECT_COUNT = next(_field)
@@ -61,4 +73,4 @@ CHUNK_WIDTH = 3
 P, GRAD = 2, 3
 """Places in a row: its part is 0, the address of its step tensor 1, states follow the gradient."""
 FIRST_SCALAR = 2
-"""Place of the first hoisted scalar of a part: the step is 0, the gradient's scale 1."""
+"""Place of a part's first number: the step is 0, the gradient's scale 1."""

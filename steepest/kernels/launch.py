@@ -8,7 +8,7 @@ interface (some nanoseconds each) and refuses when anything but a gradient has m
 import os
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,14 @@ from torch.nn import Parameter
 import steepest.kernels.job as J
 from steepest.formula import Plan
 from steepest.kernels import cpu
+from steepest.kernels.staged import Staged, needs_stages
 from steepest.kernels.tensors import OFFSETS, PLAIN, not_plain
 
 if TYPE_CHECKING:
     from steepest.kernels.machine import Native
 
+Given = Mapping[str, float] | tuple[tuple[str, float], ...]
+"""Numbers by name that the host takes besides."""
 CHUNK = 32_768
 """Elements of a chunk: with its states it fits the second-level cache (bench/chunks.py)."""
 PARALLEL = 1 << 16
@@ -86,6 +89,24 @@ class Job:
         else:
             native.call(0, 0, self.address)
 
+    def run_row(self, native: "Native", first: int, last: int, elements: int) -> None:
+        """Run native code over the chunks of one row, `first` up to, not including, `last`."""
+        self.fields[J.NEXT], self.fields[J.CHUNK_COUNT] = first, last
+        try:
+            if elements > PARALLEL:
+                cpu.parallel_for()(0, last - first, 1, native.address, self.address)
+            else:
+                native.call(0, 0, self.address)
+        finally:
+            self.fields[J.CHUNK_COUNT] = self.chunk_count
+
+    def gradients_overlap(self) -> bool:
+        """Tell whether two gradients share memory, so that writing one changes the other."""
+        first = self.arrays[J.ROWS][:, J.GRAD]
+        order = np.argsort(first)
+        first, last = first[order], (first + self.sizes)[order]
+        return bool((first[1:] < last[:-1]).any())
+
     def squares(self) -> float:
         """Return the gradients' sum of squares, in float64, the same for any number of threads."""
         partials = self.arrays.get(J.PARTIALS)
@@ -127,13 +148,21 @@ def pointers(objects: tuple[Any, ...]) -> int:
 
 @dataclass(eq=False)
 class Part:
-    """Rows of one launch that share a param group and a step, and so their scalars."""
+    """Rows of one launch that share a param group, a step and numbers, and so their scalars."""
 
     group: dict[str, Any]
     step: int
+    own: dict[str, Any] = field(default_factory=dict)
+    """What the host takes besides: states of one number, totals, `p` for its shape."""
     params: list[Tensor] = field(default_factory=list)
     states: list[tuple[Tensor, ...]] = field(default_factory=list)
     counters: list[Tensor | None] = field(default_factory=list)
+    numbers: list[tuple[Tensor, ...]] = field(default_factory=list)
+    """For each row, the tensors of the plan's states of one number: float64, of one element."""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    """For each row, its states by name, where torch's words keep theirs."""
+    values: tuple[Any, ...] = ()
+    """What the host returned for the step at hand."""
 
 
 class Launch:
@@ -141,7 +170,7 @@ class Launch:
 
     Args:
         plan: the plan; its states are the columns of each part's `states`.
-        dtype: float32 or float64, of every tensor but the step counters (float32).
+        dtype: float32 or float64, of every tensor but the counters (float32) and numbers (float64).
         parts: the rows, for each of which `why_not` said None.
     """
 
@@ -151,75 +180,97 @@ class Launch:
         self.kernel = cpu.kernel(plan, dtype)
         self.params = [p for part in parts for p in part.params]
         self.objects, rows = self._rows()
-        lengths = [p.numel() for p in self.params]
-        self.job = Job(lengths, rows, dtype)
+        self.job = Job([p.numel() for p in self.params], rows, dtype)
         self.held: tuple[Tensor, ...] = ()
         """The gradients, from `fits` to the end of `run`: another thread may drop its own."""
         describe(self.job, self.objects, tuple(map(_grad, self.params)))
-        width = J.FIRST_SCALAR + len(plan.scalars)
+        numbers = len(plan.numbers)
+        width = J.FIRST_SCALAR + numbers + len(plan.scalars)
         self.job[J.SCALAR_WIDTH] = width
         scalars = self.job.point(J.SCALARS, np.zeros((len(parts), width)))
         self.job.point(J.STEPS, np.array([part.step for part in parts], np.float32))
+        self.job[J.NUMBER_COUNT] = numbers
+        held = [[part.own.get(name, 0.0) for name in plan.numbers] for part in parts]
+        self.job.point(J.NUMBERS, np.array(held, np.float64))
         self._scalars = scalars.data.cast("B")
         self._stride = width * scalars.itemsize
+        self._width = width - J.FIRST_SCALAR
         self._pack = struct.Struct(f"{width}d").pack_into
         self._moved = cpu.fixed("moved").call
         self.job[J.KERNEL] = self.kernel.address
         self.address = self.job.address
+        self.staged = Staged(self, dtype) if needs_stages(plan) else None
 
     def _rows(self) -> tuple[tuple[Tensor, ...], np.ndarray]:
         rows, others = [], []
+        between = len(self.plan.arrays) - len(self.plan.states) - 2  # p and g
         for k, part in enumerate(self.parts):
-            for p, states, counter in zip(part.params, part.states, part.counters, strict=True):
+            for p, states, counter, numbers in zip(
+                part.params, part.states, part.counters, part.numbers, strict=True
+            ):
                 place = 0 if counter is None else counter.data_ptr()
                 rows.append([k, place, p.data_ptr(), -1, *(s.data_ptr() for s in states)])
-                others += states if counter is None else [*states, counter]
+                rows[-1] += [0] * between + [n.data_ptr() for n in numbers]
+                others += [*states, *numbers] if counter is None else [*states, *numbers, counter]
         return (*self.params, *others), np.array(rows, np.int64)
 
     def spans(self) -> np.ndarray:
         """Return the memory of every tensor but the gradients: (first, last + 1) each."""
         rows = self.job.arrays[J.ROWS]
+        count = len(self.plan.numbers)
         first = np.delete(rows, [0, J.GRAD], axis=1)
         last = first + self.job.sizes[:, None]
         last[:, 0] = first[:, 0] + np.float32().itemsize * (first[:, 0] != 0)  # a step counter
+        if count:
+            last[:, -count:] = first[:, -count:] + np.float64().itemsize
+        last[first == 0] = 0  # an array between stages: memory of our own
         return np.stack([first, last], axis=-1).reshape(-1, 2)
 
-    def prepare(self, scale: float) -> bool:
+    def prepare(self, scale: float, given: Given = ()) -> bool:
         """Compute the scalars of this step; False when a host decision no longer holds.
 
-        `scale` multiplies every gradient; a group that maximizes turns its sign.
+        `scale` multiplies every gradient; a group that maximizes turns its sign. `given` are the
+        numbers of the extras, and totals once they are known.
         """
         host, offset = self.plan.host, 0
         for part in self.parts:
             group, step = part.group, part.step + 1
-            values = host(group, step)
+            part.own.update(given)
+            values = host(group, step, part.own)
             if values is None:
                 return False
+            part.values = values
             signed = -scale if group["maximize"] else scale
-            self._pack(self._scalars, offset, step, signed, *values)
+            self._pack(self._scalars, offset, step, signed, *values[: self._width])
             offset += self._stride
         return True
 
     def fits(self) -> bool:
         """Tell whether every tensor is what and where it was; take the gradients' addresses."""
         self.held = tuple(map(_grad, self.params))
-        return not self._moved(id(self.held) + ITEMS, 0, self.address)
+        if self._moved(id(self.held) + ITEMS, 0, self.address):
+            return False
+        return not (self.plan.extras.zero_grad and self.job.gradients_overlap())
 
     def run(self) -> None:
-        """Update every row, after `prepare` and `fits` have said yes."""
-        if self.job.elements > PARALLEL:
+        """Update every row, after `prepare` and `fits` have said yes, and every stage before."""
+        if self.staged is not None:
+            self.staged.run()
+            kernel = 0
+        elif self.job.elements > PARALLEL:
             self.job.run(self.kernel)
             kernel = 0
         else:
             kernel = self.kernel.address
         cpu.fixed("finish").call(pointers(self.objects), kernel, self.address)
+        if self.plan.extras.zero_grad:
+            cpu.fixed("finish").call(pointers(self.held), 0, self.address)
         self.held = ()
-        for part in self.parts:
-            part.step += 1
+        self._count()
 
     def run_if_fits(self) -> bool:
         """Do both at once, by one call into native code unless that takes long."""
-        if self.job.elements > LONG:
+        if self.job.elements > LONG or self.staged is not None or self.plan.extras.zero_grad:
             if not self.fits():
                 return False
             self.run()
@@ -227,9 +278,15 @@ class Launch:
         kernel = self.kernel if self.job.elements <= PARALLEL else cpu.fixed("in_parallel")
         if self._moved(0, kernel.address, self.address):
             return False
+        self._count()
+        return True
+
+    def _count(self) -> None:
+        numbers = self.plan.numbers
         for part in self.parts:
             part.step += 1
-        return True
+            if numbers:
+                part.own.update(zip(numbers, part.values, strict=False))
 
 
 def share_memory(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:

@@ -131,10 +131,15 @@ def moved(grads, kernel, address):
     rows, width = pointer_int64(job[J.ROWS]), job[J.ROW_WIDTH]
     things, layouts = pointer_int64(grads), pointer_int64(job[J.GRAD_PRINTS])
     steps, lengths = pointer_float32(job[J.STEPS]), pointer_int64(job[J.LENGTHS])
+    count, numbers = job[J.NUMBER_COUNT], pointer_int64(job[J.NUMBERS])
     for r in range(job[J.ROW_COUNT]):
         row = r * width
         if rows[row + 1] != 0 and pointer_float32(rows[row + 1])[0] != steps[rows[row]]:
             return 1
+        for k in range(count):  # compared as bits: NaN is what it is
+            place = rows[row + width - count + k]
+            if pointer_int64(place)[0] != numbers[rows[row] * count + k]:
+                return 1
         if grads != 0:
             handle = tensor_of(things[r], job)
         else:

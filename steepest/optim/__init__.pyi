@@ -85,6 +85,12 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class AdEMAMix(Optimizer):
@@ -107,6 +113,12 @@ class AdEMAMix(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class AdaBelief(Optimizer):
@@ -128,6 +140,12 @@ class AdaBelief(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Adadelta(Optimizer):
@@ -147,6 +165,12 @@ class Adadelta(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Adagrad(Optimizer):
@@ -166,6 +190,12 @@ class Adagrad(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Adam(Optimizer):
@@ -187,6 +217,12 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class AdamW(Optimizer):
@@ -207,6 +243,12 @@ class AdamW(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Adamax(Optimizer):
@@ -226,6 +268,12 @@ class Adamax(Optimizer):
         capturable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Adan(Optimizer):
@@ -246,6 +294,12 @@ class Adan(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Lion(Optimizer):
@@ -264,6 +318,12 @@ class Lion(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class RAdam(Optimizer):
@@ -284,6 +344,12 @@ class RAdam(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class RMSprop(Optimizer):
@@ -305,6 +371,12 @@ class RMSprop(Optimizer):
         *,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class Rprop(Optimizer):
@@ -323,6 +395,12 @@ class Rprop(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...
 
 class SparseAdam(Optimizer):
@@ -338,4 +416,10 @@ class SparseAdam(Optimizer):
         *,
         fused: bool | None = None,
         clip_norm: float | None = None,
+        clip_value: float | Tensor | None = None,
+        average: float | Tensor | None = None,
+        average_decay: float | Tensor = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
     ) -> None: ...

@@ -12,6 +12,7 @@ import torch
 
 from steepest.errors import FormulaError, HyperparameterError
 from steepest.formula.parse import REQUIRED, Formula
+from steepest.optim.around import AROUND
 
 Check = Callable[[Any], bool]
 
@@ -55,19 +56,19 @@ def signature(
     formula: Formula, defaults: Mapping[str, Any], fixed: Iterable[str], options: Iterable[str]
 ) -> inspect.Signature:
     """Return the constructor's signature: params, the hyperparameters, then the options."""
-    taken = [name for name in ("params", "clip_norm", *OPTIONS) if name in formula.hyperparameters]
+    taken = [n for n in ("params", *AROUND, *OPTIONS) if n in formula.hyperparameters]
     if taken:
         raise FormulaError(
             f"{formula.name}: a hyperparameter may not be called {taken[0]!r}, which every "
             "optimizer takes; give it another name"
         )
-    values = {**OPTIONS, **formula.hyperparameters, **defaults, "clip_norm": None}
+    values = {**OPTIONS, **formula.hyperparameters, **defaults, **AROUND}
     known = [name for name in formula.hyperparameters if name not in (*fixed, *options)]
     known.sort(key=lambda name: values[name] is not REQUIRED)  # those without a default go first
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("params", kind)]
     extra = [name for name in ("*", "fused") if name not in options]
-    for name in (*known, *options, *extra, "clip_norm"):
+    for name in (*known, *options, *extra, *AROUND):
         if name == "*":
             kind = inspect.Parameter.KEYWORD_ONLY
             continue
@@ -158,25 +159,15 @@ def _is_alike(value: Any, default: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == len(default)
 
 
-def check_clip_norm(name: str, bound: Any) -> None:
-    """Refuse a bound of the gradients' norm that is none.
-
-    Raises:
-        HyperparameterError: it is neither None nor a number above 0.
-    """
-    if bound is not None and not _holds(lambda x: x > 0, bound):
-        raise HyperparameterError(f"{name}: clip_norm must be a number above 0, not {bound!r}")
-
-
 def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> None:
     """Refuse a group's key that is a slip of a known one; other keys are the user's own.
 
     Raises:
         HyperparameterError: names the key and the known one.
     """
-    if "clip_norm" in group:
+    for word in group.keys() & AROUND.keys():
         raise HyperparameterError(
-            f"{name}: clip_norm bounds all groups together; give it to {name}, not to a param group"
+            f"{name}: {word} is of all groups together; give it to {name}, not to a param group"
         )
     words = [*known, "params", "param_names"]
     for word in group:
@@ -185,3 +176,19 @@ def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> No
             raise HyperparameterError(
                 f"{name}: a param group has no {word!r}; did you mean {near[0]!r}?"
             )
+
+
+# ---- schedules ----------------------------------------------------------------------------------
+
+Schedules = dict[str, Callable[[int], float]]
+"""Hyperparameters that are functions of the steps made."""
+
+
+def schedules(given: Mapping[str, Any], formula: Formula) -> Schedules:
+    """Return the hyperparameters that are given as functions of the steps made."""
+    return {word: given[word] for word in formula.hyperparameters if callable(given.get(word))}
+
+
+def values(found: Schedules, step: int) -> dict[str, float]:
+    """Return what schedules give after `step` steps."""
+    return {word: float(schedule(step)) for word, schedule in found.items()}

@@ -2,7 +2,8 @@
 
 import inspect
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,9 @@ from torch.autograd import profiler
 from steepest.errors import HyperparameterError, StateError
 from steepest.formula import parse
 from steepest.optim import hyper
+from steepest.optim.around import AROUND, Around, Norms, around, changed, norms
+from steepest.optim.averaged import swapped
+from steepest.optim.hyper import Schedules
 from steepest.optim.state import State, fitted, plain
 from steepest.optim.update import Update
 
@@ -44,6 +48,18 @@ class Optimizer(torch.optim.Optimizer):
         clip_norm: scale the gradients, while they are read, so that the Euclidean norm of all
             of them is at most this; `grad_norm` tells the norm before. Gradients stay unchanged.
             It may be changed between steps, and is not part of a state_dict.
+        clip_value: bound each element of the gradients, while they are read, to plus and minus
+            this. It may be changed between steps.
+        average: keep an average of the parameters as a state: "ema", an exponential moving
+            average, or "mean", that of all steps; `with optimizer.averaged():` swaps it in.
+        average_decay: how much of the average an "ema" keeps at a step.
+        zero_grad: set the gradients to zero as they are read, so that no `zero_grad()` is needed.
+        norms: have `norms` tell the norms of gradients, parameters and updates.
+        skip_nonfinite: change nothing in a step with a gradient that is NaN or infinite, and
+            count it in `skipped_steps`.
+
+    A number among the hyperparameters may be a schedule, a function of the steps made (such as
+    `lr=cosine(1e-3, total=10_000, warmup=500)`): each step evaluates it, `param_groups` show it.
 
     Differs from torch: sparse gradients serve every optimizer, and count as dense ones;
     bfloat16 and float16 are computed in float32 and rounded once; with a GradScaler the scale is
@@ -61,6 +77,10 @@ class Optimizer(torch.optim.Optimizer):
 
     _step_supports_amp_scaling = False  # GradScaler unscales the gradients for a user's own step
     _update: Update | None = None
+    swapped: bool = False
+    """Whether the averages stand in the parameters' place (`averaged`)."""
+    _last: Update | None = None
+    """The update of the last step, which knows its norms."""
 
     def __init_subclass__(
         cls,
@@ -92,8 +112,12 @@ class Optimizer(torch.optim.Optimizer):
         cls.__signature__ = hyper.signature(cls.formula, defaults or {}, cls.fixed, cls.options)
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
-        self._clip_norm: float | None = None
+        self._around = Around()
+        self._schedules: list[Schedules] = []
+        self._scheduled: Schedules = {}
         self._norm: float | None = None
+        self.skipped_steps = 0
+        """How many steps `skip_nonfinite` has left out."""
         if self.formula is None:
             super().__init__(params, *args, **options)
             return
@@ -101,32 +125,49 @@ class Optimizer(torch.optim.Optimizer):
         ruled = next(c for c in type(self).__mro__ if "formula" in vars(c))
         bound = hyper.bind(name, ruled.__signature__, (params, *args), options)
         del bound["params"]
-        self.clip_norm = bound.pop("clip_norm")
+        self._around = around(name, {word: bound.pop(word) for word in AROUND})
         defaults = {**bound, **self.fixed}
         if "fused" not in self.options and defaults["fused"] is None:
             del defaults["fused"]  # so that groups and state_dicts have exactly torch's keys
+        self._scheduled = hyper.schedules(defaults, self.formula)
+        defaults |= hyper.values(self._scheduled, 0)
         hyper.check(name, defaults, self.formula)
         super().__init__(params, defaults)
 
     @property
     def clip_norm(self) -> float | None:
         """The bound of the norm of all gradients together, or None; may be set at any time."""
-        return self._clip_norm
+        return self._around.clip_norm
 
     @clip_norm.setter
     def clip_norm(self, bound: float | None) -> None:
-        hyper.check_clip_norm(type(self).__name__, bound)
-        self._clip_norm = bound
+        self._around = changed(type(self).__name__, self._around, clip_norm=bound)
+
+    @property
+    def clip_value(self) -> float | None:
+        """The bound of each element of the gradients, or None; may be set at any time."""
+        return dict(self._around.given).get("clip_value")
+
+    @clip_value.setter
+    def clip_value(self, bound: float | None) -> None:
+        self._around = changed(type(self).__name__, self._around, clip_value=bound)
 
     # ---- groups and state ---------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group with options of its own, as torch does, after checking them."""
         name = type(self).__name__
+        found: Schedules = {}
         if isinstance(param_group, dict) and self.formula is not None:
             hyper.check_known(name, param_group, self.defaults)
+            inherited = {k: v for k, v in self._scheduled.items() if k not in param_group}
+            found = inherited | hyper.schedules(param_group, self.formula)
+            param_group |= hyper.values(found, 0)
             hyper.check(name, {**self.defaults, **param_group}, self.formula)
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
+        if found:
+            self.param_groups[-1].setdefault("schedule_step", 0)
+        self._schedules.append(found)
         self._update = None
 
     @property
@@ -143,7 +184,8 @@ class Optimizer(torch.optim.Optimizer):
         self._update = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_clip_norm": self._clip_norm}
+        own = ("_around", "_schedules", "_scheduled", "skipped_steps")
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = dict(state)
@@ -156,6 +198,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state by torch's keys and layout, so that torch.optim can load it."""
+        self._refuse_swapped("saved")
         first = self.register_state_dict_post_hook(plain, prepend=True)
         try:
             return _plain(torch.optim.Optimizer.state_dict)(self)
@@ -203,6 +246,24 @@ class Optimizer(torch.optim.Optimizer):
         """The norm of all gradients at the last step, before clipping; None without `clip_norm`."""
         return None if self._norm is None else torch.tensor(self._norm)
 
+    @property
+    def norms(self) -> Norms | None:
+        """The norms of the last step, with `norms=True`; None where none was made."""
+        last = self._last
+        if last is None or last.skipped or not last.around.extras.norms:
+            return None
+        return norms(last.sums(), self.param_groups, last.scale)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Swap the average of each parameter in, within a `with`, and back after it.
+
+        Raises:
+            StateError: there is no average yet, or a step or a save within.
+        """
+        with swapped(self):
+            yield
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
@@ -226,7 +287,16 @@ class Optimizer(torch.optim.Optimizer):
     # marked as wrapped, it is left alone, and the wrapper is entered only when one is there.
     step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
 
+    def _refuse_swapped(self, what: str) -> None:
+        if self.swapped:
+            raise StateError(
+                f"{type(self).__name__}: nothing is {what} while the averages stand in the "
+                "parameters' place; do it outside of `with optimizer.averaged():`"
+            )
+
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        if self.swapped:
+            self._refuse_swapped("updated")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -248,15 +318,26 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _step_once(self, scale: float) -> None:
-        update, clip_norm = self._update, self._clip_norm
-        if update is None or not update.step(self.param_groups, scale, clip_norm):
+        for group, found in zip(self.param_groups, self._schedules, strict=True):
+            if found:
+                group.update(hyper.values(found, group["schedule_step"]))
+        update, around = self._update, self._around
+        if update is None or not update.step(self.param_groups, scale, around):
             if self.formula is None:
                 raise NotImplementedError(f"{type(self).__name__} has no formula and no own step()")
-            update = Update(self.formula, self.param_groups, self.state)
-            done = update.step(self.param_groups, scale, clip_norm)
+            formulas = [self.formula] * len(self.param_groups)
+            update = Update(formulas, self.param_groups, self.state, around)
+            done = update.step(self.param_groups, scale, around)
             assert done, "an update just made does not fit"
             self._update = update if update.lasting else None
-        self._norm = None if clip_norm is None else update.norm
+        self._last = update
+        self._norm = None if around.clip_norm is None else update.norm
+        if update.skipped:
+            self.skipped_steps += 1
+            return
+        for group, found in zip(self.param_groups, self._schedules, strict=True):
+            if found:
+                group["schedule_step"] += 1
 
 
 _observed_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)

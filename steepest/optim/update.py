@@ -5,81 +5,117 @@ rows of the reference; the result serves until something that it was made from h
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from steepest.errors import KernelError
 from steepest.formula import Formula, Plan, plan
+from steepest.formula.extras import COUNT
 from steepest.kernels import reference
 from steepest.kernels.launch import Launch, Part, lies_within, share_memory
+from steepest.kernels.staged import why_not_matrix
 from steepest.kernels.tensors import why_not, why_not_counter
+from steepest.optim.around import Around
+
+
+class Row(NamedTuple):
+    """One parameter that the reference updates."""
+
+    plan: Plan
+    p: Tensor
+    group: dict[str, Any]
 
 
 class Update:
     """The launches and reference rows over all param groups, for one pattern of gradients.
 
     Args:
-        formula: the optimizer's formula.
-        groups: its param groups.
-        state: its state by parameter; states that the plans read are made here.
+        formulas: the formula of each group.
+        groups: the param groups.
+        state: the state by parameter; states that the plans read are made here.
+        around: what is done besides the formula.
+        only: the parameter to update alone; None updates all.
 
     Raises:
         KernelError: a group insists on `fused=True` where no kernel can serve.
     """
 
-    def __init__(self, formula: Formula, groups: list[dict[str, Any]], state: Any) -> None:
-        self.formula = formula
+    def __init__(
+        self,
+        formulas: list[Formula],
+        groups: list[dict[str, Any]],
+        state: Any,
+        around: Around,
+        only: Tensor | None = None,
+    ) -> None:
         self.state = state
         self.groups = groups
+        self.around = around
+        self.only = only
         self.seen = [
             (group, list(group["params"]), group.get("fused"), group["differentiable"])
             for group in groups
         ]
         self.idle: list[Tensor] = []
         self.launches: list[Launch] = []
-        self.rows: list[tuple[Plan, Tensor, dict[str, Any]]] = []
+        self.rows: list[Row] = []
         self.first: dict[Tensor, list[tuple[str, Tensor]]] = {}
         """States that this step makes, entered once it has run; the next step has another plan."""
         self.numbers: list[tuple[dict[str, Any], dict[str, Any]]] = []
         """Groups with tensors among their hyperparameters, and their copies with numbers."""
         parts: dict[tuple, Part] = {}
         for k, group in enumerate(map(self._numbered, groups)):
-            for p in group["params"]:
+            for p in group["params"] if only is None else [only]:
                 if p.grad is None:
                     self.idle.append(p)
                 else:
-                    self._place(k, group, p, parts)
+                    self._place(k, formulas[k], group, p, parts)
         self._launch(parts)
-        made = any(plan.absent.intersection(plan.writes) for plan in self._plans())
+        made = any(plan.absent.intersection(plan.writes, plan.numbers) for plan in self._plans())
         self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
         self.single: Launch | None = self.launches[0] if plain else None
+        self.depth = max((len(plan.stages) for plan in self._plans()), default=0)
         self.norm: float | None = None
+        self.skipped = False
+        """Whether the last step found a gradient that is not finite, and changed nothing."""
+        self.row_sums: list[dict[str, float]] = []
+        self.scale = 1.0
 
     # ---- working it out -----------------------------------------------------------------------
 
-    def _place(self, k: int, group: dict[str, Any], p: Tensor, parts: dict[tuple, Part]) -> None:
+    def _place(
+        self, k: int, formula: Formula, group: dict[str, Any], p: Tensor, parts: dict[tuple, Part]
+    ) -> None:
         """Put a parameter into the part of a kernel, or among the reference's rows."""
-        own = self.state.get(p, {})
-        step = int(own.get("step", 0))
-        absent = frozenset(s for s in self.formula.tested if own.get(s) is None)
-        chosen = plan(self.formula, group, step + 1, absent)
-        if self.formula.counts or chosen.states:
-            own = self.state[p]
-        states = self._states(chosen, p, own)
-        counter = own["step"] if self.formula.counts else None
-        reason = self._refusal(group, p, states, counter)
+        entry = self.state.get(p, {})
+        step = int(entry.get("step", 0))
+        absent = frozenset(s for s in formula.tested if entry.get(s) is None)
+        known = (*formula.numbers, COUNT)
+        numbers = {s: float(entry[s]) for s in known if entry.get(s) is not None}
+        own = {**dict(self.around.given), **numbers, "p": p}
+        chosen = plan(formula, group, step + 1, absent, own, self.around.extras)
+        if formula.counts or chosen.states or chosen.numbers or chosen.writes:
+            entry = self.state[p]
+        states = self._states(chosen, p, entry)
+        held = self._held(chosen, p, entry)
+        counter = entry["step"] if formula.counts else None
+        reason = self._refusal(chosen, group, p, states, counter)
         if reason is not None:
             self._refer(chosen, p, group, reason)
             return
-        part = parts.setdefault((chosen, p.dtype, k, step), Part(group, step))
+        shape = p.shape if chosen.shaped else None
+        key = (chosen, p.dtype, k, step, shape, tuple(map(repr, numbers.items())))
+        part = parts.setdefault(key, Part(group, step, own))
         part.params.append(p)
         part.states.append(states)
         part.counters.append(counter)
+        part.numbers.append(held)
+        part.entries.append(entry)
 
     def _numbered(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return a group to take the hyperparameters from: numbers, even where tensors hold them.
@@ -93,22 +129,38 @@ class Update:
         self.numbers.append((group, copy))
         return copy
 
-    def _states(self, chosen: Plan, p: Tensor, own: dict[str, Any]) -> tuple[Tensor, ...]:
+    def _states(self, chosen: Plan, p: Tensor, entry: dict[str, Any]) -> tuple[Tensor, ...]:
         """Return the states that a plan touches, made where they are not there yet."""
-        if self.formula.counts and not isinstance(own.get("step"), Tensor):
-            own["step"] = torch.tensor(own.get("step", 0), dtype=torch.float32, device="cpu")
-        for name in chosen.reads:
-            if own.get(name) is None:
-                own[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        made = [name for name in chosen.states if own.get(name) is None]
+        if chosen.formula.counts and not isinstance(entry.get("step"), Tensor):
+            entry["step"] = torch.tensor(entry.get("step", 0), dtype=torch.float32, device="cpu")
+        for name in chosen.states:
+            if name in chosen.reads and entry.get(name) is None:
+                entry[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        made = [name for name in chosen.states if entry.get(name) is None]
         if made:
             empty = [torch.empty_like(p, memory_format=torch.preserve_format) for _ in made]
             self.first[p] = list(zip(made, empty, strict=True))
         new = dict(self.first.get(p, ()))
-        return tuple(new[name] if name in new else own[name] for name in chosen.states)
+        return tuple(new[name] if name in new else entry[name] for name in chosen.states)
+
+    def _held(self, chosen: Plan, p: Tensor, entry: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Return the tensors of a plan's states of one number, made where they are not there."""
+        held = []
+        for name in chosen.numbers:
+            value = entry.get(name)
+            if not isinstance(value, Tensor) or value.dtype is not torch.float64:
+                start = 0.0 if value is None else float(value)
+                value = torch.tensor(start, dtype=torch.float64, device="cpu")
+                if name in chosen.absent:
+                    self.first.setdefault(p, []).append((name, value))
+                else:
+                    entry[name] = value
+            held.append(value)
+        return tuple(held)
 
     def _refusal(
         self,
+        chosen: Plan,
         group: dict[str, Any],
         p: Tensor,
         states: tuple[Tensor, ...],
@@ -119,21 +171,21 @@ class Update:
         if group["differentiable"]:
             return "differentiable=True records the step, which a kernel cannot"
         assert p.grad is not None
-        reason = why_not(p, p.grad, *states)
+        reason = why_not(p, p.grad, *states) or why_not_matrix(chosen, p)
         return why_not_counter(counter) if reason is None and counter is not None else reason
 
     def _refer(self, chosen: Plan, p: Tensor, group: dict[str, Any], reason: str) -> None:
         if group.get("fused"):
             raise KernelError(
-                f"{self.formula.name}: fused=True, but no kernel can serve a parameter of shape "
+                f"{chosen.formula.name}: fused=True, but no kernel can serve a parameter of shape "
                 f"{tuple(p.shape)}: {reason}; leave fused=None to have the reference update it"
             )
         self.first.pop(p, None)
-        self.rows.append((chosen, p, group))
+        self.rows.append(Row(chosen, p, group))
 
     def _launch(self, parts: dict[tuple, Part]) -> None:
         together: dict[tuple, list[Part]] = {}
-        for (chosen, dtype, _, _), part in parts.items():
+        for (chosen, dtype, *_), part in parts.items():
             together.setdefault((chosen, dtype), []).append(part)
         launches = [Launch(chosen, dtype, parts) for (chosen, dtype), parts in together.items()]
         if not share_memory(launches, self._referred()):
@@ -145,41 +197,48 @@ class Update:
             for p in part.params:
                 self._refer(chosen, p, part.group, "it shares memory with another tensor")
         order = {p: k for k, p in enumerate(p for g in self.groups for p in g["params"])}
-        self.rows.sort(key=lambda row: order[row[1]])
+        self.rows.sort(key=lambda row: order[row.p])
 
     def _referred(self) -> Iterator[Tensor]:
         """Return the tensors that the reference updates."""
-        for _, p, _ in self.rows:
-            yield p
-            yield from (s for s in self.state.get(p, {}).values() if isinstance(s, Tensor))
+        for row in self.rows:
+            yield row.p
+            yield from (s for s in self.state.get(row.p, {}).values() if isinstance(s, Tensor))
 
     def _plans(self) -> Iterator[Plan]:
         yield from (launch.plan for launch in self.launches)
-        yield from (chosen for chosen, _, _ in self.rows)
+        yield from (row.plan for row in self.rows)
 
     # ---- at every step ------------------------------------------------------------------------
 
-    def step(self, groups: list[dict[str, Any]], scale: float, clip_norm: float | None) -> bool:
+    def step(self, groups: list[dict[str, Any]], scale: float, around: Around) -> bool:
         """Make one step, all gradients times `scale`; False, and no change, when this is stale.
 
         With `clip_norm`, `norm` holds the norm of all scaled gradients afterwards.
         """
-        if not self._is_current(groups):
+        if around.extras != self.around.extras or not self._is_current(groups):
             return False
         for group, copy in self.numbers:
             copy.update(group, **_numbers(group))
-        if clip_norm is None and self.single is not None:
-            return self.single.prepare(scale) and self.single.run_if_fits()
+        reads_first = around.clip_norm is not None or around.skip_nonfinite
+        if not reads_first and self.single is not None and self.depth == 1:
+            return self.single.prepare(scale, around.given) and self.single.run_if_fits()
         for launch in self.launches:
             if not launch.fits():
                 return False
-        if clip_norm is not None:
+        given = dict(around.given)
+        wanted = scale
+        if reads_first:
             self.norm = self._norm() * scale
-            factor = clip_norm / (self.norm + 1e-6)
-            scale *= 1.0 if factor > 1 else factor  # NaN stays NaN, as in clip_grad_norm_
-        if not self._prepare(scale):
+            self.skipped = around.skip_nonfinite and not self._all_finite()
+            if self.skipped:
+                self._let_go()
+                return True
+            scale = _clipped(scale, self.norm, around.clip_norm)
+        if not self._prepare(scale, given):
             return False
-        self._run(scale)
+        self._run(scale, given)
+        self.scale = wanted
         return True
 
     def _is_current(self, groups: list[dict[str, Any]]) -> bool:
@@ -191,7 +250,9 @@ class Update:
             if group.get("fused") is not fused or group["differentiable"] is not differentiable:
                 return False
             now = group["params"]
-            if group is not seen or len(now) != len(params) or not all(map(is_, now, params)):
+            if group is not seen or (
+                self.only is None and (len(now) != len(params) or not all(map(is_, now, params)))
+            ):
                 return False
         for p in self.idle:
             if p.grad is not None:
@@ -200,30 +261,83 @@ class Update:
 
     def _rows_are_current(self) -> bool:
         """Tell whether the reference's rows have gradients, none in memory that a kernel writes."""
-        for _, p, _ in self.rows:
-            if p.grad is None or (self.launches and lies_within(self.launches[0], p.grad)):
+        for row in self.rows:
+            g = row.p.grad
+            if g is None or (self.launches and lies_within(self.launches[0], g)):
                 return False
         return True
 
-    def _prepare(self, scale: float) -> bool:
+    def _prepare(self, scale: float, given: Mapping[str, float]) -> bool:
         """Compute every launch's scalars; False when a host decision no longer holds."""
         for launch in self.launches:
-            if not launch.prepare(scale):
+            if not launch.prepare(scale, given):
                 return False
-        return all(chosen.host(group, self._count(p)) is not None for chosen, p, group in self.rows)
+        for row in self.rows:
+            own = {**given, **self._own(row)}
+            if row.plan.host(row.group, self._count(row.p), own) is None:
+                return False
+        return True
 
-    def _run(self, scale: float) -> None:
+    def _own(self, row: Row) -> dict[str, Any]:
+        """Return what a reference row's host function takes besides."""
+        entry = self.state.get(row.p, {})
+        known = (*row.plan.formula.numbers, COUNT)
+        return {"p": row.p} | {s: float(entry[s]) for s in known if entry.get(s) is not None}
+
+    def _run(self, scale: float, given: dict[str, float]) -> None:
+        for k in range(self.depth - 1):
+            self._read(k, scale, given)
         for launch in self.launches:
             launch.run()
-        for chosen, p, group in self.rows:
-            own, step = self.state.get(p, {}), self._count(p)
-            signed = -scale if group["maximize"] else scale
-            with torch.set_grad_enabled(group["differentiable"]):
-                reference.update(chosen, p, own, group, step, signed)
-            if self.formula.counts:
-                own["step"].fill_(step)
+        self.row_sums = []
+        for row in self.rows:
+            entry, step = self.state.get(row.p, {}), self._count(row.p)
+            signed = -scale if row.group["maximize"] else scale
+            with torch.set_grad_enabled(row.group["differentiable"]):
+                sums = reference.update(row.plan, row.p, entry, row.group, step, signed, given)
+            self.row_sums.append(sums)
+            if row.plan.formula.counts:
+                entry["step"].fill_(step)
+        for row in self.rows:
+            if row.plan.extras.zero_grad and row.p.grad is not None:
+                row.p.grad.zero_()
         for p, made in self.first.items():
             self.state[p].update(made)
+
+    def _read(self, k: int, scale: float, given: dict[str, float]) -> None:
+        """Run a stage that only reads; make the totals over all parameters known."""
+        totals: dict[str, float] = {}
+        for launch in self.launches:
+            if launch.staged is not None and k < launch.staged.depth - 1:
+                for name, value in launch.staged.read(k).items():
+                    totals[name] = totals.get(name, 0.0) + value
+        for row in self.rows:
+            wanted = set(row.plan.stages[k].sums) if k < len(row.plan.stages) else set()
+            for name in wanted.intersection(row.plan.totals):
+                signed = -scale if row.group["maximize"] else scale
+                with torch.no_grad():
+                    share = reference.share(
+                        row.plan, row.p, self.state.get(row.p, {}), row.group,
+                        self._count(row.p), signed, given, name,
+                    )  # fmt: skip
+                totals[name] = totals.get(name, 0.0) + share
+        if totals:
+            given |= totals
+            for launch in self.launches:
+                launch.prepare(scale, given)
+
+    def sums(self) -> Iterator[tuple[Tensor, Mapping[str, float]]]:
+        """Return each parameter with what the last step has summed over it for the norms."""
+        for launch in self.launches:
+            assert launch.staged is not None
+            for r, p in enumerate(launch.params):
+                yield p, {name: values[r] for name, values in launch.staged.summed.items()}
+        for row, sums in zip(self.rows, self.row_sums, strict=True):
+            yield row.p, sums
+
+    def _let_go(self) -> None:
+        for launch in self.launches:
+            launch.held = ()
 
     def _count(self, p: Tensor) -> int:
         return int(self.state.get(p, {}).get("step", 0)) + 1
@@ -233,11 +347,34 @@ class Update:
         total = 0.0
         for launch in self.launches:
             total += launch.job.squares()
-        for _, p, _ in self.rows:
-            assert p.grad is not None
-            g = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
+        for row in self.rows:
+            assert row.p.grad is not None
+            g = _dense(row.p.grad)
             total += float(torch.linalg.vector_norm(g.detach(), dtype=_WIDE.get(g.dtype))) ** 2
         return math.sqrt(total)
+
+    def _all_finite(self) -> bool:
+        """Tell whether every gradient is finite, once their norm is known.
+
+        Squares of float32 do not overflow in float64; those of float64 may, so they are looked at.
+        """
+        if self.norm is not None and math.isfinite(self.norm):
+            return True
+        grads = [p.grad for launch in self.launches for p in launch.params]
+        grads += [row.p.grad for row in self.rows]
+        return all(bool(torch.isfinite(_dense(g)).all()) for g in grads if g is not None)
+
+
+def _dense(g: Tensor) -> Tensor:
+    return g.coalesce().values() if g.is_sparse else g
+
+
+def _clipped(scale: float, norm: float, bound: float | None) -> float:
+    """Return the gradients' scale that bounds their norm; NaN stays NaN, as in clip_grad_norm_."""
+    if bound is None:
+        return scale
+    factor = bound / (norm + 1e-6)
+    return scale * (1.0 if factor > 1 else factor)
 
 
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}

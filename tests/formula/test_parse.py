@@ -247,8 +247,6 @@ RETURNS = {
     "return of too much": ("«return p, m, g»", "this returns 3 of 2", "`return p, m`"),
     "swapped": ("return «m», p", "`m` is returned where `p` is due", "`return p, m`"),
     "p twice": ("return p, «p»", "`p` is returned where `m` is due", "`return p, m`"),
-    "state of the host": ("return p, «lr»", "`m` must be computed from elements", "keep what"),
-    "state from numbers": ("m = lr * 2\nreturn p, «m»", "this is a value of the host", ""),
     "p of the host": ("return «lr * 2», m", "`p` must be computed from elements", ""),
     "comparison": ("return «p > g», m", "this is a comparison", ""),
     "starred": ("return p, «*m»", CONTAIN, ""),

@@ -134,7 +134,7 @@ MISSPELT = [
 def test_an_unknown_argument_is_a_type_error_with_a_hint(name, word, meant):
     with pytest.raises(TypeError, match=rf"{name}\(\) got an unknown argument '{word}'; ") as error:
         getattr(optim, name)(parameters(), **{word: 0.1})
-    assert str(error.value).endswith(f"did you mean {meant}?" if meant else "clip_norm")
+    assert str(error.value).endswith(f"did you mean {meant}?" if meant else "skip_nonfinite")
     with pytest.raises(TypeError):
         getattr(torch.optim, name)(parameters(), **{word: 0.1})
 

@@ -1,0 +1,51 @@
+"""Averaged: the average of the parameters swapped in for an evaluation, and back."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from steepest.errors import StateError
+from steepest.formula.extras import AVERAGE
+
+if TYPE_CHECKING:
+    from steepest.optim.optimizer import Optimizer
+
+Pairs = Sequence[tuple[Tensor, Tensor]]
+
+
+@contextmanager
+def swapped(optimizer: "Optimizer") -> Iterator[None]:
+    """Exchange every parameter with its average, within a `with`.
+
+    Raises:
+        StateError: there is no average (yet), or it is swapped in already.
+    """
+    name = type(optimizer).__name__
+    if optimizer.swapped:
+        raise StateError(
+            f"{name}: the averages are swapped in already; end the first `with` before"
+        )
+    pairs = [(p, entry[AVERAGE]) for p, entry in optimizer.state.items() if AVERAGE in entry]
+    if not pairs:
+        raise StateError(
+            f"{name}: there is no average to swap in; build it with average='ema' or 'mean' and "
+            "make a step before"
+        )
+    _exchange(pairs)
+    optimizer.swapped = True
+    try:
+        yield
+    finally:
+        _exchange(pairs)
+        optimizer.swapped = False
+
+
+@torch.no_grad()
+def _exchange(pairs: Pairs) -> None:
+    for p, average in pairs:
+        kept = p.clone()
+        p.copy_(average)
+        average.copy_(kept)
