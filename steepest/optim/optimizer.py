@@ -17,7 +17,7 @@ from steepest.optim import hyper
 from steepest.optim.around import AROUND, Around, Norms, around, changed, norms
 from steepest.optim.averaged import swapped
 from steepest.optim.hyper import Schedules
-from steepest.optim.state import State, fitted, plain
+from steepest.optim.state import State, fitted, numbered, plain
 from steepest.optim.update import Update
 
 _plain = inspect.unwrap
@@ -152,6 +152,11 @@ class Optimizer(torch.optim.Optimizer):
     def clip_value(self, bound: float | None) -> None:
         self._around = changed(type(self).__name__, self._around, clip_value=bound)
 
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the parameters is kept."""
+        return self._around.extras.average is not None
+
     # ---- groups and state ---------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -229,6 +234,7 @@ class Optimizer(torch.optim.Optimizer):
             _plain(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         finally:
             last.remove()
+        numbered(self)
 
     # ---- the step -----------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from steepest.errors import StateError
 from steepest.formula import Formula, plan
+from steepest.formula.extras import AVERAGE, COUNT
+from steepest.formula.shapes import COLUMN, FULL, ROW
 from steepest.optim.hyper import EXECUTION, check
 
 
@@ -202,38 +204,80 @@ def _checked(
     """Return a copy of one parameter's saved state, after checking names and shapes."""
     formula, name = optimizer.formula, type(optimizer).__name__
     known = {*formula.states, *(["step"] if formula.counts else [])}
+    if optimizer.averages:
+        known |= {AVERAGE, COUNT}
     where = f"{name}: the saved state of parameter {label}"
     if not isinstance(saved, dict):
         raise StateError(f"{where} is a {type(saved).__name__}, not a dict of tensors")
     if extra := sorted(saved.keys() - known):
+        if AVERAGE in extra:
+            raise StateError(
+                f"{where} has an average, {name} was built without; build it with average='ema' or "
+                f"'mean', or take {AVERAGE!r} and {COUNT!r} out of the state_dict"
+            )
         raise StateError(
             f"{where} has {extra[0]!r}, which {name} does not know (it knows "
             f"{', '.join(sorted(known)) or 'none'}); it was saved by another optimizer"
         )
-    present = {k: _copied(where, k, value, p) for k, value in saved.items() if value is not None}
-    needed = set(_needed(formula, options, present)) if present else set()
+    present = {
+        k: _copied(where, k, value, p, formula) for k, value in saved.items() if value is not None
+    }
+    needed = set(_needed(formula, options, p, present)) if present else set()
     if missing := sorted(needed - present.keys()):
         raise StateError(f"{where} lacks {missing[0]!r}; it has {', '.join(sorted(present))}")
     return present
 
 
-def _needed(formula: Formula, options: dict[str, Any], present: dict[str, Any]) -> list[str]:
+def _needed(
+    formula: Formula, options: dict[str, Any], p: Tensor, present: dict[str, Any]
+) -> list[str]:
     """Return the states that a formula reads under these hyperparameters."""
     absent = frozenset(formula.tested - present.keys())
     step = int(present.get("step", 0)) + 1
-    reads = plan(formula, options, step, absent).reads
-    return [*reads, *(["step"] if formula.counts else [])]
+    own = {name: present[name] for name in formula.numbers & present.keys()}
+    made = plan(formula, options, step, absent, {**own, "p": p})
+    return [*made.reads, *made.numbers, *(["step"] if formula.counts else [])]
 
 
-def _copied(where: str, key: str, value: Any, p: Tensor) -> Tensor:
+def _copied(where: str, key: str, value: Any, p: Tensor, formula: Formula) -> Tensor | float:
     if key == "step":
         return _count(where, value)
-    if not isinstance(value, Tensor) or value.shape != p.shape:
+    if key == COUNT or key in formula.numbers:
+        return _number(where, key, value)
+    shape = _shape(formula.shapes.get(key, FULL), p)
+    if not isinstance(value, Tensor) or (value.shape != shape and shape is not None):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise StateError(f"{where}: {key!r} must have shape {tuple(p.shape)}, found {found}")
+        raise StateError(
+            f"{where}: {key!r} must have shape {tuple(shape or p.shape)}, found {found}"
+        )
     if value.is_complex() and not p.is_complex():
         raise StateError(f"{where}: {key!r} is complex, the parameter is {p.dtype}")
     return value.detach().clone(memory_format=torch.preserve_format)
+
+
+def _shape(kind: str, p: Tensor) -> tuple[int, ...] | None:
+    """Return the shape of a state; None for one that torch's words make of any shape."""
+    known = {FULL: p.shape, ROW: (*p.shape[:-1], 1), COLUMN: (*p.shape[:-2], 1, *p.shape[-1:])}
+    return known.get(kind)
+
+
+def _number(where: str, key: str, value: Any) -> float:
+    """Return a saved state of one number as Python's: torch casts tensors to p's dtype."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise StateError(f"{where}: {key!r} must be one real number, not {value!r}")
+    return float(number)
+
+
+def numbered(optimizer: Any) -> None:
+    """Make states of one number the tensors that they are, after torch has loaded them."""
+    names = (*optimizer.formula.numbers, COUNT)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            entry = optimizer.state.get(p, {})
+            for name in names:
+                if isinstance(entry.get(name), float):
+                    entry[name] = torch.tensor(entry[name], dtype=torch.float64, device="cpu")
 
 
 def _count(where: str, value: Any) -> Tensor:
