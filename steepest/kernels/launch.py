@@ -240,7 +240,7 @@ class Launch:
             if values is None:
                 return False
             part.values = values
-            signed = -scale if group["maximize"] else scale
+            signed = -scale if group.get("maximize") else scale
             self._pack(self._scalars, offset, step, signed, *values[: self._width])
             offset += self._stride
         return True

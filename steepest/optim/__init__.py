@@ -5,6 +5,7 @@
 
 from steepest.optim import lr_scheduler
 from steepest.optim.adabelief import AdaBelief
+from steepest.optim.adafactor import Adafactor
 from steepest.optim.adadelta import Adadelta
 from steepest.optim.adagrad import Adagrad
 from steepest.optim.adam import Adam
@@ -12,9 +13,11 @@ from steepest.optim.adamax import Adamax
 from steepest.optim.adamw import AdamW
 from steepest.optim.adan import Adan
 from steepest.optim.ademamix import AdEMAMix
-from steepest.optim.groups import groups
+from steepest.optim.groups import groups, matrices
 from steepest.optim.lbfgs import LBFGS
 from steepest.optim.lion import Lion
+from steepest.optim.mixed import Mixed
+from steepest.optim.muon import Muon
 from steepest.optim.optimizer import Optimizer
 from steepest.optim.radam import RAdam
 from steepest.optim.rmsprop import RMSprop
@@ -28,12 +31,15 @@ __all__ = [
     "AdEMAMix",
     "AdaBelief",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
     "Adan",
     "Lion",
+    "Mixed",
+    "Muon",
     "Optimizer",
     "RAdam",
     "RMSprop",
@@ -41,4 +47,5 @@ __all__ = [
     "SparseAdam",
     "groups",
     "lr_scheduler",
+    "matrices",
 ]

@@ -12,6 +12,14 @@ from torch import Tensor, nn
 from steepest.errors import HyperparameterError, nearest
 from steepest.schedules import Schedule
 
+Pattern = str | Callable[[str, Tensor], bool]
+"""Names to match, or a function that tells of a parameter and its name."""
+
+
+def matrices(name: str, p: Tensor) -> bool:
+    """Tell whether a parameter is a matrix: a pattern for `groups`."""
+    return p.ndim == 2
+
 
 @dataclass(frozen=True, eq=False)
 class _Named:
@@ -24,14 +32,16 @@ class _Named:
     def name(self) -> str:
         return self.names[0]
 
-    def matches(self, pattern: str) -> bool:
+    def matches(self, pattern: Pattern) -> bool:
+        if not isinstance(pattern, str):
+            return bool(pattern(self.name, self.p))
         parts = [part.strip() for part in pattern.split("|")]
         return any(fnmatchcase(name, part) for part in parts for name in self.names)
 
 
 def groups(
     model: nn.Module | Iterable[tuple[str, Tensor]],
-    patterns: Mapping[str, Mapping[str, Any]] | None = None,
+    patterns: Mapping[Pattern, Mapping[str, Any]] | None = None,
     *,
     no_decay: bool = False,
     layer_decay: float | None = None,
@@ -49,7 +59,8 @@ def groups(
     Args:
         model: a module, or pairs (name, parameter) such as `model.named_parameters()`.
         patterns: pattern -> hyperparameters of the parameters that it matches. `*` matches any
-            letters, dots too; `?` one; `a|b` is a or b; case counts. The first match wins.
+            letters, dots too; `?` one; `a|b` is a or b; case counts. A function (name, p) -> bool
+            is a pattern too, such as `optim.matrices`. The first match wins.
         no_decay: set `weight_decay=0` for biases and norms: what has fewer than two dimensions or
             is called `bias`. Embeddings decay. A `weight_decay` of a pattern goes before.
         layer_decay: multiply lr by `layer_decay ** (top - depth)`, a `lr` of a pattern likewise:
@@ -141,14 +152,14 @@ def _pairs(model: Any) -> Iterator[tuple[str, Tensor]]:
 # ---- patterns ---------------------------------------------------------------------------------
 
 
-def _check_patterns(patterns: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_patterns(patterns: Mapping[Pattern, Mapping[str, Any]]) -> None:
     if not isinstance(patterns, Mapping):
         raise HyperparameterError(
             f"groups: patterns must be a dict, got a {type(patterns).__name__}: give such as "
             '{"*.bias": dict(weight_decay=0)}'
         )
     for pattern, own in patterns.items():
-        good = isinstance(pattern, str) and isinstance(own, Mapping)
+        good = (isinstance(pattern, str) or callable(pattern)) and isinstance(own, Mapping)
         if not good or own.keys() & {"params", "param_names"}:
             raise HyperparameterError(
                 "groups: a pattern over names has a dict of hyperparameters, which does not name "
@@ -157,7 +168,7 @@ def _check_patterns(patterns: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def _served(parameters: list[_Named], patterns: Iterable[str]) -> dict[Any, list[_Named]]:
+def _served(parameters: list[_Named], patterns: Iterable[Pattern]) -> dict[Any, list[_Named]]:
     """Return pattern -> the trainable parameters that it is the first to match; None -> the rest.
 
     Raises:
@@ -174,7 +185,7 @@ def _served(parameters: list[_Named], patterns: Iterable[str]) -> dict[Any, list
     return served
 
 
-def _refuse(pattern: str, parameters: list[_Named], served: dict[Any, list[_Named]]) -> None:
+def _refuse(pattern: Pattern, parameters: list[_Named], served: dict[Any, list[_Named]]) -> None:
     matched = [named for named in parameters if named.matches(pattern)]
     trained = [named for named in matched if named.p.requires_grad]
     if not matched:
@@ -195,8 +206,10 @@ def _refuse(pattern: str, parameters: list[_Named], served: dict[Any, list[_Name
     )
 
 
-def _near(pattern: str, parameters: list[_Named]) -> str:
+def _near(pattern: Pattern, parameters: list[_Named]) -> str:
     """Return a hint at a name, or at a part of one, that is like a part of the pattern."""
+    if not isinstance(pattern, str):
+        return ""
     names = [name.split(".") for named in parameters for name in named.names]
     heads = {".".join(name[: k + 1]) for name in names for k in range(len(name))}
     known = sorted(heads.union(*names))

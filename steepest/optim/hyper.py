@@ -6,7 +6,7 @@ The bounds are torch's, checked here once for every optimizer and every param gr
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,6 +15,16 @@ from steepest.formula.parse import REQUIRED, Formula
 from steepest.optim.around import AROUND
 
 Check = Callable[[Any], bool]
+
+
+class Rule(NamedTuple):
+    """What serves a param group: a class's formula, with what its groups start from."""
+
+    name: str
+    formula: Formula
+    defaults: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+
 
 BOUNDS: dict[str, tuple[str, Check]] = {
     "lr": ("at least 0", lambda x: x >= 0),
@@ -176,6 +186,15 @@ def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> No
             raise HyperparameterError(
                 f"{name}: a param group has no {word!r}; did you mean {near[0]!r}?"
             )
+
+
+def defaults(known: inspect.Signature) -> dict[str, Any]:
+    """Return what a param group starts from, by a class's signature."""
+    return {
+        name: parameter.default
+        for name, parameter in known.parameters.items()
+        if name not in ("params", *AROUND) and parameter.default is not parameter.empty
+    }
 
 
 # ---- schedules ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from steepest.formula import parse
 from steepest.optim import hyper
 from steepest.optim.around import AROUND, Around, Norms, around, changed, norms
 from steepest.optim.averaged import swapped
-from steepest.optim.hyper import Schedules
+from steepest.optim.hyper import Rule, Schedules
 from steepest.optim.state import State, fitted, numbered, plain
 from steepest.optim.update import Update
 
@@ -115,6 +115,8 @@ class Optimizer(torch.optim.Optimizer):
         self._around = Around()
         self._schedules: list[Schedules] = []
         self._scheduled: Schedules = {}
+        self._kinds: dict[str, type[Optimizer]] = {}
+        """The classes of the groups that name one (`Mixed`)."""
         self._norm: float | None = None
         self.skipped_steps = 0
         """How many steps `skip_nonfinite` has left out."""
@@ -159,16 +161,25 @@ class Optimizer(torch.optim.Optimizer):
 
     # ---- groups and state ---------------------------------------------------------------------
 
+    def rule(self, group: Mapping[str, Any]) -> Rule:
+        """Return the formula and the defaults that serve a param group."""
+        kind = self._kinds.get(group.get("optimizer", ""))
+        if kind is None:
+            assert self.formula is not None
+            return Rule(type(self).__name__, self.formula, self.defaults, self.fixed)
+        return Rule(kind.__name__, kind.formula, hyper.defaults(kind.__signature__), kind.fixed)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group with options of its own, as torch does, after checking them."""
-        name = type(self).__name__
         found: Schedules = {}
-        if isinstance(param_group, dict) and self.formula is not None:
-            hyper.check_known(name, param_group, self.defaults)
+        if isinstance(param_group, dict) and (self.formula is not None or self._kinds):
+            name, formula, defaults, _ = self.rule(param_group)
+            hyper.check_known(name, param_group, {**defaults, **self.defaults})
             inherited = {k: v for k, v in self._scheduled.items() if k not in param_group}
-            found = inherited | hyper.schedules(param_group, self.formula)
-            param_group |= hyper.values(found, 0)
-            hyper.check(name, {**self.defaults, **param_group}, self.formula)
+            found = inherited | hyper.schedules(param_group, formula)
+            if found:  # on a copy: the schedules stay in the user's own
+                param_group = param_group | hyper.values(found, 0)
+            hyper.check(name, {**self.defaults, **param_group}, formula)
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
         if found:
             self.param_groups[-1].setdefault("schedule_step", 0)
@@ -189,7 +200,7 @@ class Optimizer(torch.optim.Optimizer):
         self._update = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_around", "_schedules", "_scheduled", "skipped_steps")
+        own = ("_around", "_schedules", "_scheduled", "_kinds", "skipped_steps")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -220,7 +231,7 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             StateError: it does not fit; the optimizer is unchanged.
         """
-        if self.formula is None:
+        if self.formula is None and not self._kinds:
             _plain(torch.optim.Optimizer.load_state_dict)(self, state_dict)
             return
         if not isinstance(state_dict, dict):
@@ -324,14 +335,15 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _step_once(self, scale: float) -> None:
-        for group, found in zip(self.param_groups, self._schedules, strict=True):
-            if found:
-                group.update(hyper.values(found, group["schedule_step"]))
+        every = zip(self.param_groups, self._schedules, strict=True)
+        scheduled = [(group, found) for group, found in every if found]
+        for group, found in scheduled:
+            group.update(hyper.values(found, group["schedule_step"]))
         update, around = self._update, self._around
         if update is None or not update.step(self.param_groups, scale, around):
-            if self.formula is None:
+            if self.formula is None and not self._kinds:
                 raise NotImplementedError(f"{type(self).__name__} has no formula and no own step()")
-            formulas = [self.formula] * len(self.param_groups)
+            formulas = [self.rule(group).formula for group in self.param_groups]
             update = Update(formulas, self.param_groups, self.state, around)
             done = update.step(self.param_groups, scale, around)
             assert done, "an update just made does not fit"
@@ -341,9 +353,8 @@ class Optimizer(torch.optim.Optimizer):
         if update.skipped:
             self.skipped_steps += 1
             return
-        for group, found in zip(self.param_groups, self._schedules, strict=True):
-            if found:
-                group["schedule_step"] += 1
+        for group, _ in scheduled:
+            group["schedule_step"] += 1
 
 
 _observed_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)

@@ -16,7 +16,7 @@ from steepest.errors import StateError
 from steepest.formula import Formula, plan
 from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.shapes import COLUMN, FULL, ROW
-from steepest.optim.hyper import EXECUTION, check
+from steepest.optim.hyper import EXECUTION, Rule, check
 
 
 class Noting(dict):
@@ -108,12 +108,15 @@ def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
     result_groups = []
     result_state = _unplaced(name, state, saved_groups)
     for k, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=True)):
-        options = _options(optimizer, saved_group, k)
+        rule = optimizer.rule(group)
+        options = _options(optimizer, rule, saved_group, k)
         keys = _matched(name, group, saved_group, k)
         labels = group.get("param_names") or [f"{k}.{index}" for index in range(len(keys))]
         for label, p, key in zip(labels, group["params"], keys, strict=True):
             if key in state:
-                result_state[key] = _checked(optimizer, label, p, state[key], options)
+                result_state[key] = _checked(
+                    rule, label, p, state[key], options, optimizer.averages
+                )
         result_groups.append(options | {"params": keys})
         if "param_names" in group:
             result_groups[-1]["param_names"] = list(group["param_names"])
@@ -147,7 +150,7 @@ def _unplaced(name: str, state: dict[Any, Any], groups: list[dict[str, Any]]) ->
     return deepcopy(extra)
 
 
-def _options(optimizer: Any, saved_group: dict[str, Any], k: int) -> dict[str, Any]:
+def _options(optimizer: Any, rule: Rule, saved_group: dict[str, Any], k: int) -> dict[str, Any]:
     """Return a saved group's options; a missing flag takes its default, a missing number is an
     other optimizer's."""
     options = {key: value for key, value in saved_group.items() if key != "params"}
@@ -156,22 +159,22 @@ def _options(optimizer: Any, saved_group: dict[str, Any], k: int) -> dict[str, A
         options.pop(option, None)
         if option in own:
             options[option] = own[option]
-    for word, value in optimizer.fixed.items():
+    for word, value in rule.fixed.items():
         if options.get(word, value) != value:
             raise StateError(
-                f"{type(optimizer).__name__}: param group {k} of the state_dict has {word}="
+                f"{rule.name}: param group {k} of the state_dict has {word}="
                 f"{options[word]!r}, here it is always {value!r}; it was saved by another optimizer"
             )
-    for word, default in optimizer.defaults.items():
+    for word, default in rule.defaults.items():
         if word not in options:
-            if word in optimizer.formula.hyperparameters and not isinstance(default, bool):
+            if word in rule.formula.hyperparameters and not isinstance(default, bool):
                 raise StateError(
-                    f"{type(optimizer).__name__}: param group {k} of the state_dict has no "
+                    f"{rule.name}: param group {k} of the state_dict has no "
                     f"{word!r}; it was saved by another optimizer (it has "
                     f"{', '.join(sorted(key for key in options if key != 'param_names'))})"
                 )
             options[word] = default
-    check(type(optimizer).__name__, options, optimizer.formula)
+    check(rule.name, options, rule.formula)
     return options
 
 
@@ -199,13 +202,12 @@ def _matched(name: str, group: dict[str, Any], saved: dict[str, Any], k: int) ->
 
 
 def _checked(
-    optimizer: Any, label: str, p: Tensor, saved: Any, options: dict[str, Any]
+    rule: Rule, label: str, p: Tensor, saved: Any, options: dict[str, Any], averages: bool
 ) -> dict[str, Any]:
     """Return a copy of one parameter's saved state, after checking names and shapes."""
-    formula, name = optimizer.formula, type(optimizer).__name__
+    formula, name = rule.formula, rule.name
     known = {*formula.states, *(["step"] if formula.counts else [])}
-    if optimizer.averages:
-        known |= {AVERAGE, COUNT}
+    known |= {AVERAGE, COUNT} if averages else set()
     where = f"{name}: the saved state of parameter {label}"
     if not isinstance(saved, dict):
         raise StateError(f"{where} is a {type(saved).__name__}, not a dict of tensors")
@@ -271,8 +273,8 @@ def _number(where: str, key: str, value: Any) -> float:
 
 def numbered(optimizer: Any) -> None:
     """Make states of one number the tensors that they are, after torch has loaded them."""
-    names = (*optimizer.formula.numbers, COUNT)
     for group in optimizer.param_groups:
+        names = (*optimizer.rule(group).formula.numbers, COUNT)
         for p in group["params"]:
             entry = optimizer.state.get(p, {})
             for name in names:

@@ -18,17 +18,16 @@ HEAD = '''"""{doc}"""
 
 # Written by `python -m steepest.optim.stub`; change the formulas, not this file.
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
 
-from steepest.optim import lr_scheduler
-from steepest.optim.groups import groups as groups
-from steepest.optim.optimizer import Optimizer
+{imports}
 
 __all__ = {names}
 
+_Number = float | Tensor | Callable[[int], float]
 _Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 '''
 
@@ -37,20 +36,33 @@ OPTIONS = {
     "foreach": "bool | None",
     "fused": "bool | None",
     "clip_norm": "float | None",
+    "clip_value": "float | None",
+    "average": "str | None",
+    "adjust_lr_fn": "str | None",
 }
 """Types of arguments whose default does not tell them."""
 
 
 def stub() -> str:
-    """Return the text of the stub, from the signatures that the classes have."""
+    """Return the text of the stub, from the signatures that formulas give."""
     doc = (inspect.getdoc(optim) or "").strip() + "\n"
     names = ",\n".join(f'    "{name}"' for name in optim.__all__)
-    parts = [HEAD.format(doc=doc, names=f"[\n{names},\n]")]
-    for name in optim.__all__:
-        thing = getattr(optim, name)
-        if inspect.isclass(thing) and thing is not optim.Optimizer:
-            parts.append(_class(thing))
-    return "\n".join(parts)
+    made = [name for name in optim.__all__ if _is_made(getattr(optim, name))]
+    imports = "\n".join(sorted(_import(name) for name in {*optim.__all__} - {*made}))
+    head = HEAD.format(doc=doc, imports=imports, names=f"[\n{names},\n]")
+    return "\n".join([head, *(_class(getattr(optim, name)) for name in made)])
+
+
+def _is_made(thing: object) -> bool:
+    """Tell whether a formula has made a class's signature; others write their own."""
+    return inspect.isclass(thing) and "formula" in vars(thing) and thing is not optim.Optimizer
+
+
+def _import(name: str) -> str:
+    thing = getattr(optim, name)
+    if inspect.ismodule(thing):
+        return f"from steepest.optim import {name} as {name}"
+    return f"from {thing.__module__} import {name} as {name}"
 
 
 def _class(cls: type) -> str:
@@ -70,25 +82,17 @@ def _class(cls: type) -> str:
 
 def _argument(parameter: inspect.Parameter) -> str:
     given = parameter.default
-    text = f"{parameter.name}: {OPTIONS.get(parameter.name) or _annotation(parameter)}"
+    text = f"{parameter.name}: {OPTIONS.get(parameter.name) or _type(given)}"
     return text if given in (parameter.empty, REQUIRED) else f"{text} = {given!r}"
 
 
-def _annotation(parameter: inspect.Parameter) -> str:
-    """Return the type that a constructor of its own names; a formula's tells by the default."""
-    if parameter.annotation is parameter.empty:
-        return _type(parameter.default)
-    text = inspect.formatannotation(parameter.annotation)
-    return text.replace("typing.", "").replace("torch.", "")
-
-
 def _type(default: object) -> str:
-    """Return the type of a hyperparameter, by its default; a number may be a tensor of one."""
+    """Return the type of a hyperparameter, by its default; a number may be a tensor, or scheduled."""
     if isinstance(default, tuple):
         return f"tuple[{', '.join(_type(part) for part in default)}]"
     if default is None:
-        return "float | Tensor | None"
-    return "bool" if isinstance(default, bool) else "float | Tensor"
+        return "_Number | None"
+    return "bool" if isinstance(default, bool) else "_Number"
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Update:
         self.around = around
         self.only = only
         self.seen = [
-            (group, list(group["params"]), group.get("fused"), group["differentiable"])
+            (group, list(group["params"]), group.get("fused"), group.get("differentiable"))
             for group in groups
         ]
         self.idle: list[Tensor] = []
@@ -123,7 +123,7 @@ class Update:
         Scalars are computed in float64, and a tensor's arithmetic costs microseconds.
         """
         numbers = _numbers(group)
-        if not numbers or group["differentiable"]:
+        if not numbers or group.get("differentiable"):
             return group
         copy = {**group, **numbers}
         self.numbers.append((group, copy))
@@ -168,7 +168,7 @@ class Update:
     ) -> str | None:
         if group.get("fused") is False:
             return "fused=False asks for the reference"
-        if group["differentiable"]:
+        if group.get("differentiable"):
             return "differentiable=True records the step, which a kernel cannot"
         assert p.grad is not None
         reason = why_not(p, p.grad, *states) or why_not_matrix(chosen, p)
@@ -247,7 +247,7 @@ class Update:
             return False
         for k, (seen, params, fused, differentiable) in enumerate(self.seen):
             group = groups[k]
-            if group.get("fused") is not fused or group["differentiable"] is not differentiable:
+            if group.get("fused") is not fused or group.get("differentiable") is not differentiable:
                 return False
             now = group["params"]
             if group is not seen or (
@@ -292,8 +292,8 @@ class Update:
         self.row_sums = []
         for row in self.rows:
             entry, step = self.state.get(row.p, {}), self._count(row.p)
-            signed = -scale if row.group["maximize"] else scale
-            with torch.set_grad_enabled(row.group["differentiable"]):
+            signed = -scale if row.group.get("maximize") else scale
+            with torch.set_grad_enabled(bool(row.group.get("differentiable"))):
                 sums = reference.update(row.plan, row.p, entry, row.group, step, signed, given)
             self.row_sums.append(sums)
             if row.plan.formula.counts:
@@ -314,7 +314,7 @@ class Update:
         for row in self.rows:
             wanted = set(row.plan.stages[k].sums) if k < len(row.plan.stages) else set()
             for name in wanted.intersection(row.plan.totals):
-                signed = -scale if row.group["maximize"] else scale
+                signed = -scale if row.group.get("maximize") else scale
                 with torch.no_grad():
                     share = reference.share(
                         row.plan, row.p, self.state.get(row.p, {}), row.group,

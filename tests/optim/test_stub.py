@@ -19,6 +19,7 @@ optim.SGD(model.parameters(), 0.1, 0.9, nesterov=True, clip_norm=1.0)
 optim.Adam(model.named_parameters(), lr=torch.tensor(0.1), betas=(0.9, 0.99), fused=None)
 optim.RMSprop([{"params": model.parameters(), "lr": 0.1}], 1e-3, 0.9).step()
 optim.lr_scheduler.StepLR(optim.AdamW(list(model.parameters())), 3).step()
+optim.AdamW(model.parameters(), lr=lambda step: 0.1 / (step + 1)).step()
 optim.Adam(model.parameters(), beta=(0.9, 0.99))  # wrong
 optim.SGD(model.parameters(), momentum="0.9")  # wrong
 optim.SGD(model.parameters(), 0.1, 0.9, 0.0, 0.0, False, True)  # wrong
@@ -33,7 +34,7 @@ def test_the_stub_has_every_argument_of_every_optimizer():
     text = stub.stub()
     for name in optim.__all__:
         cls = getattr(optim, name)
-        if inspect.isclass(cls) and cls is not optim.Optimizer:
+        if inspect.isclass(cls) and "formula" in vars(cls) and cls is not optim.Optimizer:
             part = text.partition(f"class {name}(")[2].partition("\nclass ")[0]
             for word in inspect.signature(cls).parameters:
                 assert f"        {word}: " in part
