@@ -60,7 +60,7 @@ def leaves_the_rest(plan: Plan) -> bool:
     Read off the plan, with 0 for g and all else finite: SGD without momentum and weight decay does,
     Adagrad without weight decay, a step by `sign(g)`; a running mean decays and does not.
     """
-    if not _by_element(plan):
+    if plan.shaped or not _by_element(plan):
         return False
     known: dict[str, str | None] = {name: name for name in ("p", *plan.formula.states)}
     known["g"] = _ZERO
@@ -90,6 +90,10 @@ def _at_zero(expr: ast.expr, known: Mapping[str, str | None]) -> str | None:
             return known.get(name)
         case ast.UnaryOp(operand=operand) if _at_zero(operand, known) == _ZERO:
             return _ZERO
+        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int() | float() as n)) if (
+            n > 0
+        ):
+            return _ZERO if _at_zero(left, known) == _ZERO else None
         case ast.BinOp(left=left, op=op, right=right):
             return _of_two(op, _at_zero(left, known), _at_zero(right, known))
         case ast.Call(func=ast.Name(id="abs" | "sign" | "sqrt"), args=[x]):
