@@ -28,9 +28,7 @@ def sparse_adam(p, g, exp_avg, exp_avg_sq, *, step, lr=1e-3, betas=(0.9, 0.999),
     return p, exp_avg, exp_avg_sq
 
 
-class SparseAdam(
-    Optimizer, formula=sparse_adam, fixed={"differentiable": False}, options=("maximize",)
-):
+class SparseAdam(Optimizer, formula=sparse_adam, options=("maximize",)):
     """Adam for sparse gradients, such as those of `nn.Embedding(sparse=True)`."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
