@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 
 BOUNDS: dict[str, tuple[str, Check]] = {
     "lr": ("at least 0", lambda x: x >= 0),
-    "eps": ("at least 0", lambda x: x >= 0),
+    "eps": ("at least 0", lambda x: _several_at_least_0(x) if isinstance(x, SEVERAL) else x >= 0),
     "weight_decay": ("at least 0", lambda x: x >= 0),
     "betas": ("numbers from 0 up to, not including, 1", lambda x: all(0 <= b < 1 for b in x)),
     "momentum": ("at least 0", lambda x: x >= 0),
@@ -41,10 +41,26 @@ BOUNDS: dict[str, tuple[str, Check]] = {
     "step_sizes": ("numbers from 0 up, the smaller one first", lambda x: 0 <= x[0] <= x[1]),
     "alpha_warmup": ("None or above 0", lambda x: x is None or x > 0),
     "beta3_warmup": ("None or above 0", lambda x: x is None or x > 0),
+    "adjust_lr_fn": (
+        "None, 'original' or 'match_rms_adamw'",
+        lambda x: x in (None, "original", "match_rms_adamw"),
+    ),
+    "beta2_decay": ("at most 0", lambda x: x <= 0),
+    "d": ("at least 1", lambda x: x >= 1),
+    "ns_coefficients": ("numbers", lambda x: all(abs(c) >= 0 for c in x)),
+    "ns_steps": ("a whole number from 0 to 99", lambda x: x in range(100)),
 }
 """What a hyperparameter of this name must be, unless its formula's own default is not so."""
 
 NO_BOUND: tuple[str, Check] = ("", lambda x: True)
+
+SEVERAL = (tuple, list)
+
+
+def _several_at_least_0(x: Iterable[float | None]) -> bool:
+    """Tell whether no number of several is below 0; one that is None is worked out later."""
+    return all(part is None or part >= 0 for part in x)
+
 
 OPTIONS: dict[str, bool | None] = {
     "foreach": None,
@@ -124,7 +140,7 @@ def check(name: str, group: Mapping[str, Any], formula: Formula) -> None:
         if default is not REQUIRED and not _holds(holds, default):
             rule, holds = NO_BOUND  # a user's own meaning of the name
         if isinstance(default, tuple):
-            rule = f"{len(default)} {rule or 'values'}"
+            rule = f"{len(default)} {rule if 'numbers' in rule else f'values {rule}'.rstrip()}"
         if not _is_alike(value, default) or not _holds(holds, value):
             raise HyperparameterError(f"{name}: {word} must be {rule}, not {value!r}")
     _check_nesterov(name, group)
