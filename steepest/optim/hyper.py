@@ -179,9 +179,9 @@ def _holds(rule: Check, value: Any) -> bool:
 
 
 def _is_alike(value: Any, default: Any) -> bool:
-    """Tell whether a value has as many parts as the default, where that has parts."""
+    """Tell whether a value has as many parts as the default: none, where that is a number."""
     if not isinstance(default, tuple):
-        return True
+        return not (isinstance(default, int | float) and isinstance(value, SEVERAL))
     return isinstance(value, tuple | list) and len(value) == len(default)
 
 
@@ -222,6 +222,33 @@ Schedules = dict[str, Callable[[int], float]]
 def schedules(given: Mapping[str, Any], formula: Formula) -> Schedules:
     """Return the hyperparameters that are given as functions of the steps made."""
     return {word: given[word] for word in formula.hyperparameters if callable(given.get(word))}
+
+
+def follow(name: str, group: dict[str, Any], found: Schedules, shown: dict[str, float]) -> bool:
+    """Set what schedules give for a group's next step; tell whether that step counts.
+
+    An lr that was set to 0 by hand stays for the step, which does not count: so does
+    torch.distributed.checkpoint make states before it loads them.
+
+    Args:
+        shown: what they gave last, which this brings up to date; empty when that is not known.
+
+    Raises:
+        HyperparameterError: another hand, such as an lr_scheduler's, has set one of them.
+    """
+    other = [word for word in found if shown.get(word, group[word]) != group[word]]
+    if "lr" in found and "initial_lr" in group:
+        other = ["lr"]
+    held = other == ["lr"] and group["lr"] == 0 and "initial_lr" not in group
+    if other and not held:
+        raise HyperparameterError(
+            f"{name}: {other[0]} is a schedule of the optimizer's own, and something else sets it, "
+            f"too (an lr_scheduler?), to {group[other[0]]!r}; leave out one of the two"
+        )
+    now = values(found, group["schedule_step"])
+    group.update({word: value for word, value in now.items() if not (held and word == "lr")})
+    shown.update(now)
+    return not held
 
 
 def values(found: Schedules, step: int) -> dict[str, float]:
