@@ -88,6 +88,13 @@ class _Cutter:
         self.needed = self._slice(plan.outputs.values(), everything=True)
         for total in plan.totals:
             self.needed |= {total, *self._slice([self.exprs[total]], everything=True)}
+        by_torch = [ast.unparse(self.exprs[n]) for n in self.needed & self.torch]
+        if plan.totals and by_torch:
+            raise FormulaError(
+                f"{plan.formula.name}: a `total` sums over all parameters at once, what torch "
+                f"computes (`{min(by_torch)}`) goes tensor by tensor; a formula has one or the "
+                "other"
+            )
         self.given = {
             x for n in self.needed & self.torch for x in names(self.exprs[n])
             if plan.shapes.get(x) == FULL and x in self.exprs and x not in self.torch
@@ -159,19 +166,25 @@ class _Cutter:
             )
         return True
 
-    def _slice(self, exprs: Iterable[ast.expr], everything: bool = False) -> set[str]:
-        """Return the lines that expressions need: those of kernels, or all of them."""
+    def _slice(
+        self,
+        exprs: Iterable[ast.expr],
+        everything: bool = False,
+        given: Iterable[str] = (),
+    ) -> set[str]:
+        """Return the lines that expressions need: those of kernels, or all; none that is given."""
         wanted = set().union(*map(names, exprs))
-        found = set()
+        found: set[str] = set()
+        known = {*given} if everything else {*given} | self.summed | self.torch
         for name, expr in reversed(self.plan.lines):
-            if name in wanted and (everything or name not in self.summed | self.torch):
+            if name in wanted and name not in known:
                 found.add(name)
                 wanted |= names(expr)
         return found
 
     def _torch_source(self, lines: list[str]) -> str:
         """Write torch's lines, with the numbers of a tensor that they compute with."""
-        numbers = self._slice([self.exprs[n] for n in lines]) - self.given
+        numbers = self._slice([self.exprs[n] for n in lines], given=self.given)
         text = [
             f"{n} = {ast.unparse(self.exprs[n])}" for n in self.exprs if n in {*numbers, *lines}
         ]

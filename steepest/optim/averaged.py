@@ -1,4 +1,7 @@
-"""Averaged: the average of the parameters swapped in for an evaluation, and back."""
+"""Averaged: what a training has come to swapped in for the parameters, and back.
+
+That is the average of each parameter, or what an optimizer says stands for it.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +27,14 @@ def swapped(optimizer: "Optimizer") -> Iterator[None]:
         StateError: there is no average (yet), or it is swapped in already.
     """
     name = type(optimizer).__name__
-    if optimizer.swapped:
+    if optimizer.swapped or optimizer.rests:
         raise StateError(
-            f"{name}: the averages are swapped in already; end the first `with` before"
+            f"{name}: the averages are swapped in already; end the first `with` before, or call "
+            "train() after eval()"
         )
     pairs = [(p, entry[AVERAGE]) for p, entry in optimizer.state.items() if AVERAGE in entry]
+    if not pairs:
+        pairs = list(_standing_in(optimizer))
     if not pairs:
         raise StateError(
             f"{name}: there is no average to swap in; build it with average='ema' or 'mean' and "
@@ -41,6 +47,17 @@ def swapped(optimizer: "Optimizer") -> Iterator[None]:
     finally:
         _exchange(pairs)
         optimizer.swapped = False
+
+
+@torch.no_grad()
+def _standing_in(optimizer: "Optimizer") -> Iterator[tuple[Tensor, Tensor]]:
+    """Return each parameter with what its optimizer says stands for it, computed here and now."""
+    if optimizer.stand_in is not None:
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                there = optimizer.stand_in(p.detach(), optimizer.state.get(p, {}), group)
+                if there is not None:
+                    yield p, there
 
 
 @torch.no_grad()
