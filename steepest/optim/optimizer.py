@@ -115,6 +115,8 @@ class Optimizer(torch.optim.Optimizer):
         self._around = Around()
         self._schedules: list[Schedules] = []
         self._scheduled: Schedules = {}
+        self._shown: dict[int, dict[str, float]] = {}
+        """What the schedules of a group gave last, by its place."""
         self._kinds: dict[str, type[Optimizer]] = {}
         """The classes of the groups that name one (`Mixed`)."""
         self._norm: float | None = None
@@ -161,6 +163,10 @@ class Optimizer(torch.optim.Optimizer):
 
     # ---- groups and state ---------------------------------------------------------------------
 
+    def schedules(self, k: int) -> Schedules:
+        """Return the schedules of the param group in place `k`."""
+        return self._schedules[k]
+
     def rule(self, group: Mapping[str, Any]) -> Rule:
         """Return the formula and the defaults that serve a param group."""
         kind = self._kinds.get(group.get("optimizer", ""))
@@ -183,6 +189,7 @@ class Optimizer(torch.optim.Optimizer):
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
         if found:
             self.param_groups[-1].setdefault("schedule_step", 0)
+            self._shown[len(self.param_groups) - 1] = hyper.values(found, 0)
         self._schedules.append(found)
         self._update = None
 
@@ -207,6 +214,7 @@ class Optimizer(torch.optim.Optimizer):
         own = dict(state)
         entries = own.pop("state", None)
         self._norm = None
+        self._shown = {}
         super().__setstate__(own)
         if entries is not None:
             self._state = State(self._forget, entries)
@@ -322,6 +330,7 @@ class Optimizer(torch.optim.Optimizer):
         own = self.__dict__
         if "grad_scale" in own or "found_inf" in own:  # GradScaler sets both for this call
             if own.get("found_inf"):
+                self._left_out()
                 return loss
             if own.get("grad_scale") is not None:
                 scale = 1.0 / float(own["grad_scale"])
@@ -334,11 +343,30 @@ class Optimizer(torch.optim.Optimizer):
             ) from error
         return loss
 
+    def _left_out(self) -> None:
+        """End a step that changed nothing: what is not finite must not stay in the gradients."""
+        if self._around.extras.zero_grad:
+            _plain(torch.optim.Optimizer.zero_grad)(self, set_to_none=False)
+
+    def evaluate_schedules(self) -> list[dict[str, Any]]:
+        """Set what schedules give for the step to come; return the groups for which it counts."""
+        counted = []
+        for k, found in enumerate(self._schedules):
+            if found:
+                if len(self.param_groups) != len(self._schedules):
+                    raise HyperparameterError(
+                        f"{type(self).__name__}: {len(self._schedules)} param groups were added, "
+                        f"there are {len(self.param_groups)}: which has a schedule is not known; "
+                        "build the optimizer anew instead of changing the list"
+                    )
+                group = self.param_groups[k]
+                shown = self._shown.setdefault(k, {})
+                if hyper.follow(type(self).__name__, group, found, shown):
+                    counted.append(group)
+        return counted
+
     def _step_once(self, scale: float) -> None:
-        every = zip(self.param_groups, self._schedules, strict=True)
-        scheduled = [(group, found) for group, found in every if found]
-        for group, found in scheduled:
-            group.update(hyper.values(found, group["schedule_step"]))
+        scheduled = self.evaluate_schedules()
         update, around = self._update, self._around
         if update is None or not update.step(self.param_groups, scale, around):
             if self.formula is None and not self._kinds:
@@ -352,8 +380,9 @@ class Optimizer(torch.optim.Optimizer):
         self._norm = None if around.clip_norm is None else update.norm
         if update.skipped:
             self.skipped_steps += 1
+            self._left_out()
             return
-        for group, _ in scheduled:
+        for group in scheduled:
             group["schedule_step"] += 1
 
 

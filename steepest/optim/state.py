@@ -16,7 +16,7 @@ from steepest.errors import StateError
 from steepest.formula import Formula, plan
 from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.shapes import COLUMN, FULL, ROW
-from steepest.optim.hyper import EXECUTION, Rule, check
+from steepest.optim.hyper import EXECUTION, Rule, Schedules, check, values
 
 
 class Noting(dict):
@@ -111,6 +111,8 @@ def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
         rule = optimizer.rule(group)
         options = _options(optimizer, rule, saved_group, k)
         keys = _matched(name, group, saved_group, k)
+        entries = [state[key] for key in keys if isinstance(state.get(key), dict)]
+        _count_for_schedules(rule, optimizer.schedules(k), options, entries)
         labels = group.get("param_names") or [f"{k}.{index}" for index in range(len(keys))]
         for label, p, key in zip(labels, group["params"], keys, strict=True):
             if key in state:
@@ -159,7 +161,7 @@ def _options(optimizer: Any, rule: Rule, saved_group: dict[str, Any], k: int) ->
         options.pop(option, None)
         if option in own:
             options[option] = own[option]
-    for word, value in rule.fixed.items():
+    for word, value in {**rule.fixed, "optimizer": own.get("optimizer")}.items():
         if options.get(word, value) != value:
             raise StateError(
                 f"{rule.name}: param group {k} of the state_dict has {word}="
@@ -176,6 +178,26 @@ def _options(optimizer: Any, rule: Rule, saved_group: dict[str, Any], k: int) ->
             options[word] = default
     check(rule.name, options, rule.formula)
     return options
+
+
+def _count_for_schedules(
+    rule: Rule, found: Schedules, options: dict[str, Any], entries: list[dict[str, Any]]
+) -> None:
+    """Give a group's schedules the count of steps that they go on from; drop one of no use."""
+    if not found:
+        options.pop("schedule_step", None)
+        return
+    if "lr" in found:
+        options.pop("initial_lr", None)  # of the lr_scheduler whose place the schedule takes
+    if "schedule_step" not in options:
+        if not rule.formula.counts:
+            raise StateError(
+                f"{rule.name}: the state_dict does not tell how many steps were made, from which "
+                f"the schedule of {', '.join(found)} goes on; set 'schedule_step' in each of its "
+                "param groups"
+            )
+        options["schedule_step"] = max((int(x.get("step", 0)) for x in entries), default=0)
+    options |= values(found, options["schedule_step"])
 
 
 def _matched(name: str, group: dict[str, Any], saved: dict[str, Any], k: int) -> list[Any]:

@@ -322,7 +322,8 @@ class Update:
                     )  # fmt: skip
                 totals[name] = totals.get(name, 0.0) + share
         if totals:
-            given |= totals
+            for name, value in totals.items():  # groups may sum theirs at different stages
+                given[name] = given.get(name, 0.0) + value
             for launch in self.launches:
                 launch.prepare(scale, given)
 
