@@ -40,6 +40,8 @@ class Mixed(Optimizer):
     ) -> None:
         given = {word: hyperparameters.pop(word, default) for word, default in AROUND.items()}
         self._default = optimizer
+        self._check_kind(optimizer)
+        hyper.bind(optimizer.__name__, optimizer.__signature__, ([],), hyperparameters)
         self._own = hyperparameters
         super().__init__(params, {})
         self._around = around("Mixed", given)
@@ -68,7 +70,7 @@ class Mixed(Optimizer):
                 "Mixed: a group's optimizer is a class that a formula makes, of steepest.optim or "
                 f"your own, not {kind!r}; give such as optimizer=optim.AdamW"
             )
-        if self._kinds.get(kind.__name__, kind) is not kind:
+        if self.__dict__.get("_kinds", {}).get(kind.__name__, kind) is not kind:
             raise HyperparameterError(
                 f"Mixed: two classes are called {kind.__name__}, by which a checkpoint knows them; "
                 "give one of them another name"

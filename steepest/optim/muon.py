@@ -9,9 +9,6 @@ Differs from torch: gradients may be sparse, and `maximize` turns them; matrices
 orthogonalized together, so a product's last bit in bfloat16 may round the other way.
 """
 
-from typing import Any
-
-from steepest.errors import HyperparameterError
 from steepest.formula import columns, maximum, orthogonalize, rows, sqrt
 from steepest.optim.optimizer import Optimizer
 
@@ -37,15 +34,4 @@ def muon(
 class Muon(Optimizer, formula=muon, options=()):
     """Momentum orthogonalized, for the matrices of a network's hidden layers."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group of matrices: parameters of two dimensions, and real."""
-        super().add_param_group(param_group)
-        for k, p in enumerate(self.param_groups[-1]["params"]):
-            if p.ndim != 2 or p.is_complex():
-                del self.param_groups[-1], self._schedules[-1]
-                kind = "complex" if p.is_complex() else f"of shape {tuple(p.shape)}"
-                raise HyperparameterError(
-                    f"Muon: a parameter must be a real matrix, of two dimensions; the group's "
-                    f"parameter {k} is {kind}; give it to AdamW, or all to optim.Mixed (Muon for "
-                    "matrices, AdamW for the rest)"
-                )
+    only_matrices = True

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.optim.optimizer as torch_optimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import profiler
 
 from steepest.errors import HyperparameterError, StateError
@@ -17,6 +17,7 @@ from steepest.optim import hyper
 from steepest.optim.around import AROUND, Around, Norms, around, changed, norms
 from steepest.optim.averaged import swapped
 from steepest.optim.hyper import Rule, Schedules
+from steepest.optim.in_backward import InBackward
 from steepest.optim.state import State, fitted, numbered, plain
 from steepest.optim.update import Update
 
@@ -74,11 +75,17 @@ class Optimizer(torch.optim.Optimizer):
     """The parsed formula (`steepest.formula.Formula`); None in a class that has none."""
     fixed: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[tuple[str, ...]] = hyper.LAYOUT
+    only_matrices: ClassVar[bool] = False
+    """Whether a parameter must have two dimensions and be real."""
 
     _step_supports_amp_scaling = False  # GradScaler unscales the gradients for a user's own step
     _update: Update | None = None
     swapped: bool = False
     """Whether the averages stand in the parameters' place (`averaged`)."""
+    _in_backward: InBackward | None = None
+    stand_in: ClassVar[Callable[[Tensor, Mapping, Mapping], Tensor | None] | None] = None
+    """What stands for `p` in an evaluation, of its state and its group; None where p itself does,
+    or its average."""
     _last: Update | None = None
     """The update of the last step, which knows its norms."""
 
@@ -187,11 +194,28 @@ class Optimizer(torch.optim.Optimizer):
                 param_group = param_group | hyper.values(found, 0)
             hyper.check(name, {**self.defaults, **param_group}, formula)
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
+        self._check_matrices()
         if found:
             self.param_groups[-1].setdefault("schedule_step", 0)
             self._shown[len(self.param_groups) - 1] = hyper.values(found, 0)
         self._schedules.append(found)
         self._update = None
+
+    def _check_matrices(self) -> None:
+        """Refuse the group just added where its class serves matrices and it has others."""
+        group = self.param_groups[-1]
+        kind = self._kinds.get(group.get("optimizer", ""), type(self))
+        if not kind.only_matrices:
+            return
+        for k, p in enumerate(group["params"]):
+            if p.ndim != 2 or p.is_complex():
+                del self.param_groups[-1]
+                shape = "complex" if p.is_complex() else f"of shape {tuple(p.shape)}"
+                raise HyperparameterError(
+                    f"{kind.__name__}: a parameter must be a real matrix, of two dimensions; the "
+                    f"group's parameter {k} is {shape}; give it to AdamW, or all to optim.Mixed "
+                    f"({kind.__name__} for matrices, AdamW for the rest)"
+                )
 
     @property
     def state(self) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -205,6 +229,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def _forget(self) -> None:
         self._update = None
+        if self._in_backward is not None:
+            self._in_backward.updates.clear()
+
+    def forget_in_backward(self) -> None:
+        """Let go of hooks that have been removed."""
+        self._in_backward = None
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_around", "_schedules", "_scheduled", "_kinds", "skipped_steps")
@@ -274,6 +304,8 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def norms(self) -> Norms | None:
         """The norms of the last step, with `norms=True`; None where none was made."""
+        if self._in_backward is not None:
+            return self._in_backward.norms() if self._around.extras.norms else None
         last = self._last
         if last is None or last.skipped or not last.around.extras.norms:
             return None
@@ -288,6 +320,32 @@ class Optimizer(torch.optim.Optimizer):
         """
         with swapped(self):
             yield
+
+    @property
+    def around(self) -> Around:
+        """What is done around the formula: the arguments that torch's optimizers do not have."""
+        return self._around
+
+    def step_in_backward(self, model: nn.Module | None = None) -> InBackward:
+        """Update each parameter in the backward pass, when its gradient is complete, and free that.
+
+        Gradients never all exist at once. The loop stays as it is: `step()` then finds no gradients
+        and only ends the step (schedules advance). Each backward is an update: gradients do not
+        accumulate. Not for a GradScaler, nor for DDP, which change gradients after the hook.
+
+        Args:
+            model: its trainable parameters must all be the optimizer's; None does not check.
+
+        Returns:
+            The hooks; `remove()` takes them away.
+
+        Raises:
+            HyperparameterError: `clip_norm`, `skip_nonfinite` and totals need all gradients.
+        """
+        if self._in_backward is not None:
+            self._in_backward.remove()
+        self._in_backward = InBackward(self, model)
+        return self._in_backward
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -312,6 +370,19 @@ class Optimizer(torch.optim.Optimizer):
     # marked as wrapped, it is left alone, and the wrapper is entered only when one is there.
     step.hooked = True  # pyright: ignore[reportFunctionMemberAccess]
 
+    @property
+    def rests(self) -> bool:
+        """Whether `eval()` has been called, and no `train()` since (`ScheduleFree`)."""
+        return self.stand_in is not None and not all(
+            group.get("train_mode", True) for group in self.param_groups
+        )
+
+    def _refuse_resting(self) -> None:
+        raise StateError(
+            f"{type(self).__name__}: no step is made in evaluation; call optimizer.train() before, "
+            "or evaluate `with optimizer.averaged():`, which needs neither eval() nor train()"
+        )
+
     def _refuse_swapped(self, what: str) -> None:
         if self.swapped:
             raise StateError(
@@ -322,6 +393,8 @@ class Optimizer(torch.optim.Optimizer):
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         if self.swapped:
             self._refuse_swapped("updated")
+        if self.rests:
+            self._refuse_resting()
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -87,7 +87,7 @@ def _argument(parameter: inspect.Parameter) -> str:
 
 
 def _type(default: object) -> str:
-    """Return the type of a hyperparameter, by its default; a number may be a tensor, or scheduled."""
+    """Return the type of a hyperparameter, by its default; any number may be scheduled."""
     if isinstance(default, tuple):
         return f"tuple[{', '.join(_type(part) for part in default)}]"
     if default is None:

@@ -6,6 +6,7 @@ rows of the reference; the result serves until something that it was made from h
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from steepest.kernels.launch import Launch, Part, lies_within, share_memory
 from steepest.kernels.staged import why_not_matrix
 from steepest.kernels.tensors import why_not, why_not_counter
 from steepest.optim.around import Around
+from steepest.optim.shards import Shards, is_shard, local, place, why_not_shard
 
 
 class Row(NamedTuple):
@@ -67,6 +69,8 @@ class Update:
         """States that this step makes, entered once it has run; the next step has another plan."""
         self.numbers: list[tuple[dict[str, Any], dict[str, Any]]] = []
         """Groups with tensors among their hyperparameters, and their copies with numbers."""
+        params = [p for group in groups for p in group["params"]] if only is None else [only]
+        self.shards = Shards(params) if any(map(is_shard, params)) else None
         parts: dict[tuple, Part] = {}
         for k, group in enumerate(map(self._numbered, groups)):
             for p in group["params"] if only is None else [only]:
@@ -74,7 +78,8 @@ class Update:
                     self.idle.append(p)
                 else:
                     self._place(k, formulas[k], group, p, parts)
-        self._launch(parts)
+        with self.shards.lend() if self.shards is not None else nullcontext():
+            self._launch(parts)
         made = any(plan.absent.intersection(plan.writes, plan.numbers) for plan in self._plans())
         self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
@@ -109,8 +114,10 @@ class Update:
             self._refer(chosen, p, group, reason)
             return
         shape = p.shape if chosen.shaped else None
-        key = (chosen, p.dtype, k, step, shape, tuple(map(repr, numbers.items())))
+        key = (chosen, p.dtype, place(p), k, step, shape, tuple(map(repr, numbers.items())))
         part = parts.setdefault(key, Part(group, step, own))
+        if self.shards is not None:
+            p, states = self.shards.take(p, states)
         part.params.append(p)
         part.states.append(states)
         part.counters.append(counter)
@@ -171,7 +178,8 @@ class Update:
         if group.get("differentiable"):
             return "differentiable=True records the step, which a kernel cannot"
         assert p.grad is not None
-        reason = why_not(p, p.grad, *states) or why_not_matrix(chosen, p)
+        reason = why_not_shard(chosen, p, states) or why_not_matrix(chosen, p)
+        reason = reason or why_not(local(p), *map(local, (p.grad, *states)))
         return why_not_counter(counter) if reason is None and counter is not None else reason
 
     def _refer(self, chosen: Plan, p: Tensor, group: dict[str, Any], reason: str) -> None:
@@ -185,9 +193,9 @@ class Update:
 
     def _launch(self, parts: dict[tuple, Part]) -> None:
         together: dict[tuple, list[Part]] = {}
-        for (chosen, dtype, *_), part in parts.items():
-            together.setdefault((chosen, dtype), []).append(part)
-        launches = [Launch(chosen, dtype, parts) for (chosen, dtype), parts in together.items()]
+        for (chosen, dtype, where, *_), part in parts.items():
+            together.setdefault((chosen, dtype, where), []).append(part)
+        launches = [Launch(chosen, dtype, parts) for (chosen, dtype, _), parts in together.items()]
         if not share_memory(launches, self._referred()):
             self.launches = launches
             if self._rows_are_current():
@@ -195,15 +203,19 @@ class Update:
             self.launches = []
         for (chosen, *_), part in parts.items():
             for p in part.params:
-                self._refer(chosen, p, part.group, "it shares memory with another tensor")
+                whole = p if self.shards is None else self.shards.owner(p)
+                self._refer(chosen, whole, part.group, "it shares memory with another tensor")
+        if self.shards is not None:
+            self.shards.whole.clear()
         order = {p: k for k, p in enumerate(p for g in self.groups for p in g["params"])}
         self.rows.sort(key=lambda row: order[row.p])
 
     def _referred(self) -> Iterator[Tensor]:
         """Return the tensors that the reference updates."""
         for row in self.rows:
-            yield row.p
-            yield from (s for s in self.state.get(row.p, {}).values() if isinstance(s, Tensor))
+            yield local(row.p)
+            states = self.state.get(row.p, {}).values()
+            yield from (local(s) for s in states if isinstance(s, Tensor))
 
     def _plans(self) -> Iterator[Plan]:
         yield from (launch.plan for launch in self.launches)
@@ -218,6 +230,8 @@ class Update:
         """
         if around.extras != self.around.extras or not self._is_current(groups):
             return False
+        if self.shards is not None and not self.shards.lent:
+            return self._step_on_shards(groups, scale, around)
         for group, copy in self.numbers:
             copy.update(group, **_numbers(group))
         reads_first = around.clip_norm is not None or around.skip_nonfinite
@@ -229,6 +243,8 @@ class Update:
         given = dict(around.given)
         wanted = scale
         if reads_first:
+            if self.shards is not None and not self._prepare(scale, given):
+                return False  # before it meets the other processes, which meet once
             self.norm = self._norm() * scale
             self.skipped = around.skip_nonfinite and not self._all_finite()
             if self.skipped:
@@ -239,6 +255,20 @@ class Update:
             return False
         self._run(scale, given)
         self.scale = wanted
+        return True
+
+    def _step_on_shards(
+        self, groups: list[dict[str, Any]], scale: float, around: Around
+    ) -> bool:
+        """Make one step as `step` does, the parts here of all DTensors standing for them."""
+        assert self.shards is not None
+        with self.shards.lend() as fits:
+            if not fits or not self.step(groups, scale, around):
+                return False
+            if not self.skipped:
+                self.shards.written()
+                if around.extras.norms:
+                    self.shards.sum_up(self._sums_here())
         return True
 
     def _is_current(self, groups: list[dict[str, Any]]) -> bool:
@@ -263,7 +293,7 @@ class Update:
         """Tell whether the reference's rows have gradients, none in memory that a kernel writes."""
         for row in self.rows:
             g = row.p.grad
-            if g is None or (self.launches and lies_within(self.launches[0], g)):
+            if g is None or (self.launches and lies_within(self.launches[0], local(g))):
                 return False
         return True
 
@@ -329,6 +359,9 @@ class Update:
 
     def sums(self) -> Iterator[tuple[Tensor, Mapping[str, float]]]:
         """Return each parameter with what the last step has summed over it for the norms."""
+        yield from self._sums_here() if self.shards is None else self.shards.sums
+
+    def _sums_here(self) -> Iterator[tuple[Tensor, Mapping[str, float]]]:
         for launch in self.launches:
             assert launch.staged is not None
             for r, p in enumerate(launch.params):
@@ -345,14 +378,15 @@ class Update:
 
     def _norm(self) -> float:
         """Return the Euclidean norm of all gradients together, in float64."""
-        total = 0.0
-        for launch in self.launches:
-            total += launch.job.squares()
-        for row in self.rows:
-            assert row.p.grad is not None
-            g = _dense(row.p.grad)
-            total += float(torch.linalg.vector_norm(g.detach(), dtype=_WIDE.get(g.dtype))) ** 2
-        return math.sqrt(total)
+        squares = [(launch.params[0], launch.job.squares()) for launch in self.launches]
+        squares += [(row.p, _squares(row.p)) for row in self.rows]
+        return math.sqrt(self._total(squares))
+
+    def _total(self, shares: list[tuple[Tensor, float]]) -> float:
+        """Return the sum of what parameters have, in whichever process their elements are."""
+        if self.shards is not None:
+            return self.shards.total(shares)
+        return sum(share for _, share in shares)
 
     def _all_finite(self) -> bool:
         """Tell whether every gradient is finite, once their norm is known.
@@ -361,9 +395,20 @@ class Update:
         """
         if self.norm is not None and math.isfinite(self.norm):
             return True
-        grads = [p.grad for launch in self.launches for p in launch.params]
-        grads += [row.p.grad for row in self.rows]
-        return all(bool(torch.isfinite(_dense(g)).all()) for g in grads if g is not None)
+        params = [p for launch in self.launches for p in launch.params]
+        params += [row.p for row in self.rows]
+        return self._total([(p, float(not _is_finite(p))) for p in params]) == 0
+
+
+def _squares(p: Tensor) -> float:
+    """Return the sum of squares of a gradient, of what this process has of it."""
+    assert p.grad is not None
+    g = _dense(local(p.grad)).detach()
+    return float(torch.linalg.vector_norm(g, dtype=_WIDE.get(g.dtype))) ** 2
+
+
+def _is_finite(p: Tensor) -> bool:
+    return p.grad is None or bool(torch.isfinite(_dense(local(p.grad))).all())
 
 
 def _dense(g: Tensor) -> Tensor:
