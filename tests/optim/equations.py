@@ -174,6 +174,51 @@ def rprop(theta, grads, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50), maximiz
         yield theta.copy()
 
 
+def muon(
+    theta, grads, lr=1e-3, weight_decay=0.1, momentum=0.95, nesterov=True,
+    ns_coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7, ns_steps=5, adjust_lr_fn=None,
+) -> Thetas:  # fmt: skip
+    """Jordan et al. 2024, on singular values: an odd polynomial of a matrix is one of these."""
+    a, b, c = ns_coefficients
+    gs = []
+    height, width = theta.shape
+    ratio = math.sqrt(max(1, height / width))
+    if adjust_lr_fn == "match_rms_adamw":
+        ratio = 0.2 * math.sqrt(max(height, width))
+    for _, g in descent(grads, False):
+        gs.append(g)
+        m = running(gs, momentum)
+        u, s, vt = np.linalg.svd(
+            momentum * m + (1 - momentum) * g if nesterov else m, full_matrices=False
+        )
+        s = s / max(math.sqrt((s**2).sum()), eps)
+        for _ in range(ns_steps):
+            s = a * s + b * s**3 + c * s**5
+        theta = theta - lr * weight_decay * theta - lr * ratio * (u * s) @ vt
+        yield theta
+
+
+def adafactor(
+    theta, grads, lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0,
+    maximize=False,
+) -> Thetas:  # fmt: skip
+    """Shazeer & Stern 2018, Algorithm 4, with means for sums and torch's eps, lr and decay."""
+    small = np.finfo(theta.dtype).eps if eps[0] is None else eps[0]
+    gs = []
+    for t, g in descent(grads, maximize):
+        gs.append(g)
+        entering = [i**beta2_decay for i in range(1, t + 1)]
+        weights = [w * math.prod(1 - x for x in entering[k + 1 :]) for k, w in enumerate(entering)]
+        second = sum(w * x**2 for w, x in zip(weights, gs, strict=True))
+        rows, columns = second.mean(1), second.mean(0)
+        v = np.outer(rows, columns) / max(rows.mean(), small)
+        update = g / np.maximum(np.sqrt(v), small)
+        update = update / max(1, math.sqrt((update**2).mean()) / d)
+        alpha = max(eps[1], math.sqrt((theta**2).mean())) * min(lr, 1 / math.sqrt(t))
+        theta = theta - lr * weight_decay * theta - alpha * update
+        yield theta
+
+
 # ---- beyond torch -------------------------------------------------------------------------------
 
 
