@@ -33,26 +33,41 @@ def norm(x: Value) -> Value:
     """Return the Euclidean norm of a parameter's elements: the root of the sum of squares."""
     if not isinstance(x, Tensor):
         return builtins.abs(x)
-    return _gathered(torch.linalg.vector_norm(x, dtype=_WIDE.get(x.dtype))).to(x.dtype)
+    return gathered(torch.linalg.vector_norm(x, dtype=_WIDE.get(x.dtype))).to(x.dtype)
 
 
 def mean(x: Value) -> Value:
     """Return the mean over a parameter's elements; NaN when it has none."""
     if not isinstance(x, Tensor):
         return x
-    return _gathered(x.mean(dtype=_WIDE.get(x.dtype))).to(x.dtype)
+    return gathered(x.mean(dtype=_WIDE.get(x.dtype))).to(x.dtype)
 
 
 def total(x: Value) -> Value:
     """Return the sum over the elements of all parameters of the optimizer together."""
     if _totals.current is not None:
         return _totals.current(x)
-    return float(_gathered(x.sum(dtype=torch.float64))) if isinstance(x, Tensor) else x
+    return float(gathered(x.sum(dtype=torch.float64))) if isinstance(x, Tensor) else x
 
 
-def _gathered(x: Tensor) -> Tensor:
+def gathered(x: Tensor) -> Tensor:
     """Return the whole of a number of which a process holds a part: a DTensor's sum is that."""
     return getattr(x, "full_tensor", lambda: x)()
+
+
+def _spread(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return a DTensor that is no longer a sum over processes, and lies as another does."""
+    placements = getattr(like, "placements", getattr(x, "placements", None))
+    if placements is None:
+        return x
+    from torch.distributed.tensor import DTensor, Replicate  # slow, and only DTensors need it
+
+    whole = [Replicate() if place.is_partial() else place for place in placements]
+    if not isinstance(x, DTensor):
+        assert isinstance(like, DTensor)
+        mesh = like.device_mesh
+        x = DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return x.redistribute(placements=whole)
 
 
 class _Totals:
@@ -79,12 +94,12 @@ def totals(answer: Callable[[Value], float]):
 
 def row_mean(x: Value) -> Value:
     """Return the mean of each row, (..., n, m) -> (..., n, 1)."""
-    return x.mean(-1, keepdim=True) if isinstance(x, Tensor) else x
+    return _spread(x.mean(-1, keepdim=True)) if isinstance(x, Tensor) else x
 
 
 def column_mean(x: Value) -> Value:
     """Return the mean of each column, (..., n, m) -> (..., 1, m)."""
-    return x.mean(-2, keepdim=True) if isinstance(x, Tensor) else x
+    return _spread(x.mean(-2, keepdim=True)) if isinstance(x, Tensor) else x
 
 
 def orthogonalize(
@@ -105,7 +120,7 @@ def orthogonalize(
         eps: the least norm that x is divided by.
     """
     a, b, c = coefficients
-    x = _gathered(x)
+    spread, x = x, gathered(x)
     tall = x.shape[-2] > x.shape[-1]
     y = x.mT if tall else x
     y = y.bfloat16()
@@ -114,7 +129,7 @@ def orthogonalize(
     for _ in range(steps):
         gram = y @ y.mT
         y = multiply(y, multiply(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return (y.mT if tall else y).to(x.dtype)
+    return _spread((y.mT if tall else y).to(x.dtype), like=spread)
 
 
 # ---- facts of a parameter -----------------------------------------------------------------------

@@ -16,7 +16,7 @@ from steepest.formula import Formula, Plan, norm
 from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.plan import NOWHERE
 from steepest.formula.shapes import TORCH
-from steepest.formula.whole import totals
+from steepest.formula.whole import gathered, totals
 from steepest.kernels import rows
 
 _COMPUTED_IN = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -93,7 +93,7 @@ def share(
     def answer(x: Any) -> float:
         name = next(names)
         if name == wanted:
-            found.append(float(x.sum(dtype=torch.float64)))
+            found.append(float(gathered(x.sum(dtype=torch.float64))))
         return own.get(name, math.nan)
 
     with totals(answer):
@@ -157,11 +157,14 @@ def _average(plan: Plan, p: Tensor, state: dict[str, Any], own: Mapping[str, Any
 
 
 def _norms(p: Tensor, before: Tensor) -> dict[str, float]:
-    """Return the sums of squares of gradient, parameter and update, and what is not finite."""
+    """Return the sums of squares of gradient, parameter and update, and what is not finite.
+
+    Those of a DTensor are of the part that this process has: whoever asks sums them up once.
+    """
     assert p.grad is not None
-    g = p.grad.detach()
+    new, before, g = (getattr(t.detach(), "_local_tensor", t.detach()) for t in (p, before, p.grad))
     g = g.coalesce().values() if g.is_sparse else g
-    there = {"gradient": g, "parameter": p.detach(), "update": p.detach() - before}
+    there = {"gradient": g, "parameter": new, "update": new - before}
     sums = {name: float(norm(_computed(t))) ** 2 for name, t in there.items()}
     return {**sums, "nonfinite": float((~torch.isfinite(g)).sum())}
 

@@ -257,9 +257,7 @@ class Update:
         self.scale = wanted
         return True
 
-    def _step_on_shards(
-        self, groups: list[dict[str, Any]], scale: float, around: Around
-    ) -> bool:
+    def _step_on_shards(self, groups: list[dict[str, Any]], scale: float, around: Around) -> bool:
         """Make one step as `step` does, the parts here of all DTensors standing for them."""
         assert self.shards is not None
         with self.shards.lend() as fits:
