@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from steepest.errors import FormulaError, HyperparameterError
+from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.parse import REQUIRED, Formula
 from steepest.optim.around import AROUND
 
@@ -87,6 +88,11 @@ def signature(
         raise FormulaError(
             f"{formula.name}: a hyperparameter may not be called {taken[0]!r}, which every "
             "optimizer takes; give it another name"
+        )
+    if taken := [name for name in (AVERAGE, COUNT) if name in formula.states]:
+        raise FormulaError(
+            f"{formula.name}: a state may not be called {taken[0]!r}, by which every optimizer keeps "
+            "the average of p; give it another name"
         )
     values = {**OPTIONS, **formula.hyperparameters, **defaults, **AROUND}
     known = [name for name in formula.hyperparameters if name not in (*fixed, *options)]
