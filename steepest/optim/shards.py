@@ -92,6 +92,7 @@ class Shards:
         self.lent = False
         self.sums: list[tuple[Tensor, Sums]] = []
         """What the last step has summed over each parameter for the norms, over the mesh."""
+        self.align()
 
     def take(self, p: Any, states: tuple[Any, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the parts that stand for a parameter and its states in a launch."""

@@ -7,8 +7,6 @@ GLOO = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="this torch is built without gloo"
 )
 
-LOCAL = pytest.mark.xfail(reason="the norm is of one process's shards, not yet of the whole")
-
 
 @pytest.mark.parametrize(
     ("worker", "worlds"),
@@ -16,7 +14,8 @@ LOCAL = pytest.mark.xfail(reason="the norm is of one process's shards, not yet o
         pytest.param("ddp", [2], id="DistributedDataParallel", marks=GLOO),
         pytest.param("zero", [2], id="ZeroRedundancyOptimizer", marks=GLOO),
         pytest.param("fsdp", [2], id="FSDP2", marks=GLOO),
-        pytest.param("fsdp_clip", [2], id="FSDP2 with clip_norm", marks=[GLOO, LOCAL]),
+        pytest.param("fsdp_clip", [2], id="FSDP2 with clip_norm", marks=GLOO),
+        pytest.param("fsdp_options", [2], id="FSDP2 with options", marks=GLOO),
         pytest.param("checkpoint", [2, 1], id="checkpoint, and from 2 to 1", marks=GLOO),
         pytest.param("hogwild", [1], id="Hogwild"),
     ],

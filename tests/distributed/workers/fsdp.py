@@ -6,11 +6,11 @@ from sharding import sharded
 from torch import nn
 
 
-def compare(pair):
+def compare(pair, **options):
     """Train, look at the validation loss as one does, and train on."""
     net, alone = sharded(), model()
     assert [p.to_local().numel() for p in net.parameters()] == [[20, 4, 7, 1], [15, 3, 0, 0]][RANK]
-    optimizer = pair.ours(net.parameters())
+    optimizer = pair.ours(net.parameters(), **options)
     data = batches(8)
     train(net, optimizer, data[:4])
     with torch.no_grad():
@@ -55,5 +55,6 @@ def skip_together(pair):
 with process_group():
     for pair in PAIRS:
         compare(pair)
+        compare(pair, fused=True)  # which refuses where no kernel serves
         clip(pair)
         skip_together(pair)

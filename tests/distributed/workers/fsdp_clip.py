@@ -8,9 +8,9 @@ from torch.testing import assert_close
 CLIP = 0.2
 
 
-def compare(pair):
+def compare(pair, fused):
     net, alone = sharded(), model()
-    optimizer = pair.ours(net.parameters(), clip_norm=CLIP)
+    optimizer = pair.ours(net.parameters(), clip_norm=CLIP, fused=fused)
     theirs = pair.reference(alone.parameters())
     for mine, (x, y) in zip(batches(6), batches(6, whole=True), strict=True):
         train(net, optimizer, [mine])
@@ -24,4 +24,5 @@ def compare(pair):
 
 with process_group():
     for pair in PAIRS:
-        compare(pair)
+        for fused in (True, False):
+            compare(pair, fused)
