@@ -5,27 +5,39 @@
 
 from steepest.optim import lr_scheduler
 from steepest.optim.adabelief import AdaBelief
-from steepest.optim.adafactor import Adafactor
 from steepest.optim.adadelta import Adadelta
+from steepest.optim.adafactor import Adafactor
 from steepest.optim.adagrad import Adagrad
 from steepest.optim.adam import Adam
 from steepest.optim.adamax import Adamax
 from steepest.optim.adamw import AdamW
 from steepest.optim.adan import Adan
 from steepest.optim.ademamix import AdEMAMix
+from steepest.optim.asgd import ASGD
+from steepest.optim.cautious_adamw import CautiousAdamW
+from steepest.optim.cautious_lion import CautiousLion
 from steepest.optim.groups import groups, matrices
+from steepest.optim.lamb import LAMB
+from steepest.optim.lars import LARS
 from steepest.optim.lbfgs import LBFGS
 from steepest.optim.lion import Lion
 from steepest.optim.mixed import Mixed
 from steepest.optim.muon import Muon
+from steepest.optim.nadam import NAdam
 from steepest.optim.optimizer import Optimizer
+from steepest.optim.prodigy import Prodigy
 from steepest.optim.radam import RAdam
 from steepest.optim.rmsprop import RMSprop
 from steepest.optim.rprop import Rprop
+from steepest.optim.schedule_free_adamw import ScheduleFreeAdamW
+from steepest.optim.schedule_free_sgd import ScheduleFreeSGD
 from steepest.optim.sgd import SGD
 from steepest.optim.sparse_adam import SparseAdam
 
 __all__ = [
+    "ASGD",
+    "LAMB",
+    "LARS",
     "LBFGS",
     "SGD",
     "AdEMAMix",
@@ -37,13 +49,19 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Adan",
+    "CautiousAdamW",
+    "CautiousLion",
     "Lion",
     "Mixed",
     "Muon",
+    "NAdam",
     "Optimizer",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "SparseAdam",
     "groups",
     "lr_scheduler",

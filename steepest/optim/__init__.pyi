@@ -18,6 +18,9 @@ from steepest.optim.mixed import Mixed as Mixed
 from steepest.optim.optimizer import Optimizer as Optimizer
 
 __all__ = [
+    "ASGD",
+    "LAMB",
+    "LARS",
     "LBFGS",
     "SGD",
     "AdEMAMix",
@@ -29,13 +32,19 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Adan",
+    "CautiousAdamW",
+    "CautiousLion",
     "Lion",
     "Mixed",
     "Muon",
+    "NAdam",
     "Optimizer",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "SparseAdam",
     "groups",
     "lr_scheduler",
@@ -44,6 +53,85 @@ __all__ = [
 
 _Number = float | Tensor | Callable[[int], float]
 _Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+class ASGD(Optimizer):
+    """SGD that keeps the average of its iterates from step t0 on."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.01,
+        lambd: _Number = 0.0001,
+        alpha: _Number = 0.75,
+        t0: _Number = 1000000.0,
+        weight_decay: _Number = 0.0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        *,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class LAMB(Optimizer):
+    """Adam for large batches: lr is the part of its norm by which a tensor moves."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
+        bias_correction: bool = True,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class LARS(Optimizer):
+    """Momentum for large batches: every matrix moves by a part of its own norm."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.9,
+        dampening: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        nesterov: bool = False,
+        trust_coefficient: _Number = 0.001,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay."""
@@ -303,6 +391,55 @@ class Adan(Optimizer):
         skip_nonfinite: bool = False,
     ) -> None: ...
 
+class CautiousAdamW(Optimizer):
+    """AdamW without the elements whose momentum disagrees with the gradient."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.01,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class CautiousLion(Optimizer):
+    """Lion without the elements whose momentum disagrees with the gradient."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.0001,
+        betas: tuple[_Number, _Number] = (0.9, 0.99),
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
 class Lion(Optimizer):
     """Every element moves by lr; wants an lr of a third to a tenth of AdamW's."""
 
@@ -342,6 +479,65 @@ class Muon(Optimizer):
         ns_steps: _Number = 5,
         adjust_lr_fn: str | None = None,
         *,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class NAdam(Optimizer):
+    """Adam with Nesterov's momentum, of which `momentum_decay` sets how fast it grows."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.002,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        momentum_decay: _Number = 0.004,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class Prodigy(Optimizer):
+    """Adam without a learning rate to tune: lr=1 scales the step size that it finds."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 1.0,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        beta3: _Number | None = None,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        decouple: bool = True,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        d0: _Number = 1e-06,
+        d_coef: _Number = 1.0,
+        growth_rate: _Number = inf,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -418,6 +614,61 @@ class Rprop(Optimizer):
         capturable: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class ScheduleFreeAdamW(Optimizer):
+    """AdamW without a schedule; evaluate `with optimizer.averaged():`."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.0025,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        warmup_steps: _Number = 0,
+        r: _Number = 0.0,
+        weight_lr_power: _Number = 2.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class ScheduleFreeSGD(Optimizer):
+    """SGD without a schedule; evaluate `with optimizer.averaged():`."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 1.0,
+        momentum: _Number = 0.9,
+        weight_decay: _Number = 0.0,
+        warmup_steps: _Number = 0,
+        r: _Number = 0.0,
+        weight_lr_power: _Number = 2.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,

@@ -45,17 +45,18 @@ def swapped(optimizer: "Optimizer") -> Iterator[None]:
     try:
         yield
     finally:
-        _exchange(pairs)
+        _exchange(pairs[::-1])  # two parameters may share memory: last in, first out
         optimizer.swapped = False
 
 
 @torch.no_grad()
 def _standing_in(optimizer: "Optimizer") -> Iterator[tuple[Tensor, Tensor]]:
     """Return each parameter with what its optimizer says stands for it, computed here and now."""
-    if optimizer.stand_in is not None:
+    stand_in = type(optimizer).stand_in
+    if stand_in is not None:
         for group in optimizer.param_groups:
             for p in group["params"]:
-                there = optimizer.stand_in(p.detach(), optimizer.state.get(p, {}), group)
+                there = stand_in(p.detach(), optimizer.state.get(p, {}), group)
                 if there is not None:
                     yield p, there
 

@@ -42,6 +42,12 @@ BOUNDS: dict[str, tuple[str, Check]] = {
     "step_sizes": ("numbers from 0 up, the smaller one first", lambda x: 0 <= x[0] <= x[1]),
     "alpha_warmup": ("None or above 0", lambda x: x is None or x > 0),
     "beta3_warmup": ("None or above 0", lambda x: x is None or x > 0),
+    "momentum_decay": ("at least 0", lambda x: x >= 0),
+    "trust_coefficient": ("at least 0", lambda x: x >= 0),
+    "warmup_steps": ("at least 0", lambda x: x >= 0),
+    "beta3": ("None or from 0 up to, not including, 1", lambda x: x is None or 0 <= x < 1),
+    "d0": ("above 0", lambda x: x > 0),
+    "growth_rate": ("above 1", lambda x: x > 1),
     "adjust_lr_fn": (
         "None, 'original' or 'match_rms_adamw'",
         lambda x: x in (None, "original", "match_rms_adamw"),
