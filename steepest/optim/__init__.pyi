@@ -6,6 +6,7 @@
 # Written by `python -m steepest.optim.stub`; change the formulas, not this file.
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from steepest.optim.groups import matrices as matrices
 from steepest.optim.lbfgs import LBFGS as LBFGS
 from steepest.optim.mixed import Mixed as Mixed
 from steepest.optim.optimizer import Optimizer as Optimizer
+from steepest.optim.schedule_free import ScheduleFree
 
 __all__ = [
     "ASGD",
@@ -625,7 +627,7 @@ class Rprop(Optimizer):
         skip_nonfinite: bool = False,
     ) -> None: ...
 
-class ScheduleFreeAdamW(Optimizer):
+class ScheduleFreeAdamW(ScheduleFree):
     """AdamW without a schedule; evaluate `with optimizer.averaged():`."""
 
     def __init__(
@@ -653,7 +655,7 @@ class ScheduleFreeAdamW(Optimizer):
         skip_nonfinite: bool = False,
     ) -> None: ...
 
-class ScheduleFreeSGD(Optimizer):
+class ScheduleFreeSGD(ScheduleFree):
     """SGD without a schedule; evaluate `with optimizer.averaged():`."""
 
     def __init__(

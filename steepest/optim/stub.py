@@ -19,6 +19,7 @@ HEAD = '''"""{doc}"""
 # Written by `python -m steepest.optim.stub`; change the formulas, not this file.
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +49,10 @@ def stub() -> str:
     doc = (inspect.getdoc(optim) or "").strip() + "\n"
     names = ",\n".join(f'    "{name}"' for name in optim.__all__)
     made = [name for name in optim.__all__ if _is_made(getattr(optim, name))]
-    imports = "\n".join(sorted(_import(name) for name in {*optim.__all__} - {*made}))
+    bases = {_base(getattr(optim, name)) for name in made} - {optim.Optimizer}
+    lines = [_import(name) for name in {*optim.__all__} - {*made}]
+    lines += [f"from {base.__module__} import {base.__name__}" for base in bases]
+    imports = "\n".join(sorted(lines))
     head = HEAD.format(doc=doc, imports=imports, names=f"[\n{names},\n]")
     return "\n".join([head, *(_class(getattr(optim, name)) for name in made)])
 
@@ -56,6 +60,11 @@ def stub() -> str:
 def _is_made(thing: object) -> bool:
     """Tell whether a formula has made a class's signature; others write their own."""
     return inspect.isclass(thing) and "formula" in vars(thing) and thing is not optim.Optimizer
+
+
+def _base(cls: type) -> type:
+    """Return the class that an optimizer has its methods of: the first without a formula."""
+    return next(base for base in cls.__mro__ if vars(base).get("formula") is None)
 
 
 def _import(name: str) -> str:
@@ -69,7 +78,7 @@ def _class(cls: type) -> str:
     signature = inspect.signature(cls)
     doc = textwrap.indent(inspect.getdoc(cls) or "", "    ").lstrip()
     end = '\n    """' if "\n" in doc else '"""'
-    lines = [f"class {cls.__name__}(Optimizer):", f'    """{doc}{end}', ""]
+    lines = [f"class {cls.__name__}({_base(cls).__name__}):", f'    """{doc}{end}', ""]
     lines += ["    def __init__(", "        self,"]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for parameter in signature.parameters.values():
