@@ -2,7 +2,8 @@
 
 from steepest.formula.extras import Extras
 from steepest.formula.parse import Formula, parse
-from steepest.formula.plan import Plan, plan
+from steepest.formula.plan import Plan
+from steepest.formula.planner import plan
 from steepest.formula.whole import (
     column_mean,
     columns,

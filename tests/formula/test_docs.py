@@ -25,10 +25,10 @@ def test_the_prompts_print_what_the_page_says(tmp_path, monkeypatch):
     assert result.failed == 0, "".join(output)
 
 
-@pytest.mark.parametrize("name", ["words", "plan"])
+@pytest.mark.parametrize("name", ["words", "whole", "planner", "shapes"])
 def test_the_examples_in_docstrings(name):
     result = doctest.testmod(sys.modules[f"steepest.formula.{name}"])
-    assert result.attempted >= 3
+    assert result.attempted >= 1
     assert result.failed == 0
 
 
