@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 import torch.optim.optimizer as torch_optimizer
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.autograd import profiler
 
 from steepest.errors import HyperparameterError, StateError
@@ -356,6 +357,8 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             The closure's loss, or None.
         """
+        if torch.compiler.is_compiling():
+            return _apart(self, closure)
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -460,3 +463,9 @@ class Optimizer(torch.optim.Optimizer):
 
 
 _observed_step = torch.optim.Optimizer.profile_hook_step(Optimizer._step)
+
+
+@_disable_dynamo  # which imports torch._dynamo only when it is called
+def _apart(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
+    """Make a step between graphs: torch.compile cannot trace into a kernel, nor need it."""
+    return _observed_step(optimizer, *([] if closure is None else [closure]))
