@@ -219,11 +219,12 @@ class Launch:
         rows = self.job.arrays[J.ROWS]
         count = len(self.plan.numbers)
         first = np.delete(rows, [0, J.GRAD], axis=1)
+        first[:, 2 + len(self.plan.states) : first.shape[1] - count] = 0  # between stages: our own
         last = first + self.job.sizes[:, None]
         last[:, 0] = first[:, 0] + np.float32().itemsize * (first[:, 0] != 0)  # a step counter
         if count:
             last[:, -count:] = first[:, -count:] + np.float64().itemsize
-        last[first == 0] = 0  # an array between stages: memory of our own
+        last[first == 0] = 0
         return np.stack([first, last], axis=-1).reshape(-1, 2)
 
     def prepare(self, scale: float, given: Given = ()) -> bool:
