@@ -11,6 +11,7 @@ import torch.optim.optimizer as torch_optimizer
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.autograd import profiler
+from torch.compiler import is_dynamo_compiling
 
 from steepest.errors import HyperparameterError, StateError
 from steepest.formula import parse
@@ -357,7 +358,7 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             The closure's loss, or None.
         """
-        if torch.compiler.is_compiling():
+        if is_dynamo_compiling():
             return _apart(self, closure)
         if (
             self._optimizer_step_pre_hooks
