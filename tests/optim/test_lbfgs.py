@@ -137,6 +137,19 @@ def test_every_step_is_torchs(problem, options, close):
         assert_same(ours, torchs, close)
 
 
+def test_a_step_ends_when_the_parameters_hardly_change_though_the_loss_does(close):
+    def steep():
+        p = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+        return [p], lambda: (1e6 * p).sum()
+
+    ours, closure = built(optim.LBFGS, steep, lr=1e-9)
+    torchs, their_closure = built(torch.optim.LBFGS, steep, lr=1e-9)
+    ours.step(closure)
+    torchs.step(their_closure)
+    assert history(ours)["func_evals"] == 2
+    assert_same(ours, torchs, close)
+
+
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_a_first_length_far_too_long_is_shortened_as_torch_does(problem):
     """torch divides a number by a tensor as a product with its reciprocal, and its lengths are
@@ -350,7 +363,23 @@ def test_a_step_of_fixed_length_returns_from_where_the_loss_is_not_finite():
     for _ in range(10):
         optimizer.step(closure)
     assert closure() < first
-    assert all(map(math.isfinite, history(optimizer)["ro"]))
+
+
+def test_a_way_that_was_not_gone_says_nothing_of_the_curvature():
+    """The next batch's gradient is half as large, which is no effect of the step."""
+    optimizer, closure = built(optim.LBFGS, barrier, lr=50.0, tolerance_change=-1.0)
+    optimizer.step(closure)
+    assert history(optimizer)["func_evals"] == 2
+    optimizer.param_groups[0].update(max_iter=1, lr=1e-3)
+    (p,) = optimizer.param_groups[0]["params"]
+
+    def half():
+        loss = closure()
+        p.grad /= 2
+        return loss / 2
+
+    optimizer.step(half)
+    assert history(optimizer)["old_dirs"] == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
