@@ -47,6 +47,19 @@ ROWS = {
         {"betas": (0.0, 0.999)},
         {"betas": (0.9, 0.0), "eps": 1e-4},
     ],
+    "NAdam": [
+        *rows(weight_decay=[0.0, 0.1], decoupled_weight_decay=[False, True]),
+        *rows(weight_decay=[0.1], decoupled_weight_decay=[False, True], maximize=[True]),
+        {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3},
+        {"betas": (0.0, 0.999), "momentum_decay": 0.5},
+        {"betas": (0.9, 0.0), "eps": 1e-4, "momentum_decay": 0.0},
+    ],
+    "ASGD": [
+        *rows(weight_decay=[0.0, 0.1], maximize=[False, True]),
+        {"lr": 0.1, "lambd": 0.1, "alpha": 0.5, "t0": 50},
+        {"t0": 150, "weight_decay": 0.1},
+        {"t0": -10.0, "lambd": 0.0},
+    ],
     "RAdam": [
         *rows(weight_decay=[0.0, 0.1], decoupled_weight_decay=[False, True]),
         *rows(weight_decay=[0.1], decoupled_weight_decay=[False, True], maximize=[True]),
@@ -71,6 +84,8 @@ RICH = [
     pytest.param("Adadelta", {"weight_decay": 0.1, "maximize": True}, id="Adadelta rich"),
     pytest.param("Adamax", {"weight_decay": 0.1, "maximize": True}, id="Adamax rich"),
     pytest.param("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}, id="RAdam rich"),
+    pytest.param("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}, id="NAdam rich"),
+    pytest.param("ASGD", {"lambd": 0.1, "t0": 3, "maximize": True}, id="ASGD rich"),
     pytest.param("Rprop", {"lr": 0.1, "etas": (0.3, 1.5), "maximize": True}, id="Rprop rich"),
 ]
 """Options that make an optimizer keep all the state that it can."""

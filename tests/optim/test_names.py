@@ -8,10 +8,8 @@ import torch
 
 ROOMS = ["", ".lr_scheduler", ".swa_utils"]
 AWAITED = {
-    "ASGD",
     "Adafactor",
     "Muon",
-    "NAdam",
     "swa_utils",
     "swap_in_optimizer_params_and_state",
     ".lr_scheduler.ChainedScheduler",

@@ -21,8 +21,8 @@ CASES = [
     for options in table
 ]
 FIRST = [pytest.param(name, table[0], id=name) for name, table in ROWS.items()]
-OWN_TESTS = {"SparseAdam"}
-"""Those that take no dense gradients: test_sparse.py."""
+OWN_TESTS = {"SparseAdam", "Muon", "Adafactor"}
+"""Those that take no dense gradients (test_sparse.py), or not all shapes (test_matrices.py)."""
 NAMES = [
     name
     for name, cls in inspect.getmembers(optim, inspect.isclass)
@@ -88,6 +88,20 @@ def trio(name, sides, options):
     ]
 
 
+@pytest.fixture
+def torchs_numbers():
+    """`torchs_numbers(dtype)` has torch keep its states of one number in the parameters' dtype:
+    its own choice is float32, and ours float64."""
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
+def numbers(optimizer):
+    """The states of ours that are one number for a parameter."""
+    return {*optimizer.formula.numbers, *(["step"] if optimizer.formula.counts else [])}
+
+
 def assert_same(optimizers, sides, close):
     """Compare parameters and states with torch's, which come last."""
     for optimizer, side in zip(optimizers[:-1], sides[:-1], strict=True):
@@ -96,7 +110,9 @@ def assert_same(optimizers, sides, close):
             expected = {k: v for k, v in optimizers[-1].state[theirs].items() if v is not None}
             assert optimizer.state[p].keys() == expected.keys()
             for key, value in expected.items():
-                close(optimizer.state[p][key], value)
+                actual = optimizer.state[p][key]
+                assert key not in optimizer.formula.numbers or actual.dtype is torch.float64
+                close(actual.to(value.dtype) if key in numbers(optimizer) else actual, value)
 
 
 def test_every_optimizer_has_rows():
@@ -106,8 +122,9 @@ def test_every_optimizer_has_rows():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_hundred_steps_a_swap_and_hundred_more(name, options, dtype, close):
+def test_hundred_steps_a_swap_and_hundred_more(name, options, dtype, close, torchs_numbers):
     """Three sides: our kernel, our reference, torch."""
+    torchs_numbers(dtype)
     sides = triplets(tensors(dtype))
     pool = gradients(sides[0])
     optimizers = trio(name, sides, options)
@@ -138,9 +155,10 @@ SPECIAL = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-30, -1e-30, 1e18, 1.0, 0
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("name", "options"), [*FIRST, *RICH])
-def test_nan_and_infinity_flow_as_in_torch(name, options, dtype, close):
+def test_nan_and_infinity_flow_as_in_torch(name, options, dtype, close, torchs_numbers):
     """Every special value follows every other. A running mean that torch's lerp makes NaN may
     stay infinite: the parameter is the same."""
+    torchs_numbers(dtype)
     sides = triplets([torch.ones(len(SPECIAL), dtype=dtype) for _ in SPECIAL])
     pool = [
         [torch.tensor(SPECIAL, dtype=dtype).roll(k * shift) for k in range(len(SPECIAL))]
@@ -154,6 +172,8 @@ def test_nan_and_infinity_flow_as_in_torch(name, options, dtype, close):
                 close(p.detach(), theirs.detach())
                 for key, expected in optimizers[-1].state[theirs].items():
                     actual, finite = optimizer.state[p][key], expected.isfinite()
+                    if key in numbers(optimizer):
+                        actual = actual.to(expected.dtype)
                     assert torch.equal(actual.isfinite(), finite)
                     close(actual[finite], expected[finite])
 
@@ -209,7 +229,7 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(name, options, d
     for _ in range(10):
         torchs = getattr(torch.optim, name)([whole], **options)
         if optimizer.state[half]:
-            torchs.load_state_dict(optimizer.state_dict())  # torch makes the state float32
+            torchs.load_state_dict(saved(optimizer))  # torch makes the state float32
         whole.data = half.detach().float()
         half.grad = torch.randn_like(half)
         whole.grad = half.grad.float()
@@ -218,7 +238,10 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(name, options, d
         close(half.detach(), whole.detach().to(dtype))
         for key, expected in torchs.state[whole].items():
             actual = optimizer.state[half][key]
-            assert actual.dtype is (torch.float32 if key == "step" else dtype)
+            wide = {"step": torch.float32} | dict.fromkeys(optimizer.formula.numbers, torch.float64)
+            assert actual.dtype is wide.get(key, dtype)
+            if key in numbers(optimizer):
+                actual = actual.to(expected.dtype)
             close(actual, expected.to(actual.dtype))
 
 
@@ -273,4 +296,6 @@ def test_meta_tensors_take_a_step_without_memory(name, options):
     optimizer.step()
     state = dict(optimizer.state[p])
     assert float(state.pop("step", 2)) == 2
+    for key in optimizer.formula.numbers:
+        assert not state.pop(key).is_meta
     assert all(t.is_meta and t.shape == p.shape for t in state.values())
