@@ -80,7 +80,7 @@ class Update:
                     self._place(k, formulas[k], group, p, parts)
         with self.shards.lend() if self.shards is not None else nullcontext():
             self._launch(parts)
-        made = any(plan.absent.intersection(plan.writes, plan.numbers) for plan in self._plans())
+        made = any(plan.absent.intersection((*plan.writes, *plan.numbers)) for plan in self._plans())
         self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
         self.single: Launch | None = self.launches[0] if plain else None
