@@ -10,9 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from steepest import optim
-from steepest.explain import optimizer_names
-from steepest.formula import plan
-from steepest.kernels.cpu import source
+from steepest.explain import kernels, optimizer_names, planned
 from steepest.kernels.rows import is_lazy
 
 PAGE = """# {name}
@@ -52,8 +50,13 @@ host, in float64:
 
 and for every element:
 
+{kernels}
+"""
+
+BLOCK = """{title}:
+
 ```python
-{kernel}
+{text}
 ```
 """
 
@@ -91,10 +94,9 @@ def page(kind: Any) -> str:
 
 def _kernel(kind: Any) -> str:
     """Return the part of a page about the kernel."""
-    optimizer = kind([torch.zeros(1)])
-    made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
-    kernel = _update(source(made, torch.float32))
-    return KERNEL.format(host=made.host_source.rstrip(), kernel=kernel)
+    made = planned(kind([torch.zeros(4, 3)]))
+    blocks = [BLOCK.format(title=title, text=_update(text)) for title, text in kernels(made)]
+    return KERNEL.format(host=made.host_source.rstrip(), kernels="\n".join(blocks))
 
 
 def _signature(kind: Any) -> str:
@@ -123,4 +125,7 @@ def _listed(listed: str) -> str:
 
 
 def _update(text: str) -> str:
+    """Return what a kernel does for an element; torch's lines as they are."""
+    if "@inner" not in text:
+        return text.rstrip()
     return text[text.index("@inner") : text.index("@entry")].rstrip()

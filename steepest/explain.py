@@ -5,14 +5,14 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from steepest import optim
 from steepest.errors import RecipeError
-from steepest.formula import plan
+from steepest.formula import Plan, plan
 from steepest.kernels.cpu import source
 from steepest.kernels.rows import is_lazy
 
@@ -20,13 +20,13 @@ URL = re.compile(r"https?://\S+")
 
 
 def optimizer_names() -> list[str]:
-    """Return the names of the built-in optimizers, in alphabetical order."""
+    """Return the names of the built-in rules, in alphabetical order."""
     found = [
         name
         for name in optim.__all__
         if inspect.isclass(c := getattr(optim, name)) and issubclass(c, optim.Optimizer)
     ]
-    return sorted((name for name in found if name != "Optimizer"), key=str.lower)
+    return sorted((name for name in found if name not in ("Optimizer", "Mixed")), key=str.lower)
 
 
 def list_text() -> str:
@@ -43,7 +43,7 @@ def show_text(name: str, words: Sequence[str] = ()) -> str:
     """
     kind = _named(name)
     try:
-        optimizer = kind([torch.zeros(1)], **_hyperparameters(words))
+        optimizer = kind([torch.zeros(4, 3)], **_hyperparameters(words))
     except TypeError as error:
         raise RecipeError(str(error)) from None
     parts = _parts(kind, optimizer) if optimizer.formula else _text(kind)
@@ -53,9 +53,9 @@ def show_text(name: str, words: Sequence[str] = ()) -> str:
     )
 
 
-def _parts(kind: type, optimizer: Any) -> dict[str, Sequence[str]]:
+def _parts(kind: type, optimizer: Any) -> Mapping[str, Sequence[str]]:
     """Return titles and lines for a formula."""
-    made = plan(optimizer.formula, optimizer.param_groups[0], 2, frozenset())
+    made = planned(optimizer)
     return {
         "formula": (f"{_doc(kind)}\n", optimizer.formula.source),
         "plan: decided": tuple(f"{text}  ->  {answer}" for text, answer in made.decisions)
@@ -65,15 +65,32 @@ def _parts(kind: type, optimizer: Any) -> dict[str, Sequence[str]]:
             *(f"{target} = {ast.unparse(expr)}" for target, expr in made.lines),
             *(f"store {target} = {ast.unparse(expr)}" for target, expr in made.outputs.items()),
         ),
-        "kernel (float32, CPU)": (
-            "none: the formula runs on the rows of a sparse gradient, gathered by torch"
-            if is_lazy(optimizer.formula)
-            else source(made, torch.float32),
-        ),
-    }
+    } | (
+        {"kernel": ("none: the formula runs on the rows of a sparse gradient, gathered by torch",)}
+        if is_lazy(optimizer.formula)
+        else {title: (text,) for title, text in kernels(made)}
+    )
 
 
-def _text(kind: type) -> dict[str, Sequence[str]]:
+def planned(optimizer: Any) -> Plan:
+    """Return what an optimizer over one matrix does at its second step."""
+    (group,) = optimizer.param_groups
+    return plan(optimizer.formula, group, 2, frozenset(), {"p": group["params"][0]})
+
+
+def kernels(made: Plan) -> list[tuple[str, str]]:
+    """Return title and text of every stage of a plan, and of torch's lines between them."""
+    found = []
+    for k, stage in enumerate(made.stages):
+        of = f" {k + 1} of {len(made.stages)}" if len(made.stages) > 1 else ""
+        if stage.torch is not None:
+            found.append((f"torch, before kernel{of}", stage.torch_source))
+        if not stage.idle:
+            found.append((f"kernel{of} (float32, CPU)", source(made, torch.float32, k)))
+    return found
+
+
+def _text(kind: type) -> Mapping[str, Sequence[str]]:
     """Return titles and lines for an optimizer that asks for the loss again: no formula says it."""
     return {"no formula, but a step of its own": (f"{_doc(kind)}\n", inspect.getdoc(kind) or "")}
 
@@ -85,7 +102,8 @@ def _entry(name: str) -> str:
     first = URL.search(rest)
     paper = " ".join(rest[: first.end()].split()) if first else ""
     sentence = " ".join(title.split()).partition(": ")[2] or title
-    return f"{name:<10} {sentence}\n{'':<10} {paper}".rstrip()
+    wide = max(map(len, optimizer_names())) + 1
+    return f"{name:<{wide}} {sentence}\n{'':<{wide}} {paper}".rstrip()
 
 
 def _doc(kind: type) -> str:

@@ -59,7 +59,7 @@ class Plan:
     host_source: str
     kernels: dict[Any, Any] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def states(self) -> tuple[str, ...]:
         """The states of p's shape that this plan touches, in order; the others do not exist."""
         touched = {*self.reads, *self.writes}
