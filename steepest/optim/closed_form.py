@@ -10,6 +10,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from steepest.errors import HyperparameterError, StateError
+from steepest.schedules import Schedule
+from steepest.schedules.schedule import checked
 
 
 class ClosedFormLR(LRScheduler, ABC):
@@ -45,6 +48,10 @@ class ClosedFormLR(LRScheduler, ABC):
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch, or to the one given, and set its lr."""
         self._warn_of_lost_changes()
+        self.advance(epoch)
+
+    def advance(self, epoch: int | None = None) -> None:
+        """Do what `step` does, whatever the lr has become since the last one."""
         self._step_count += 1
         self._update_lr(epoch)
 
@@ -67,7 +74,7 @@ class ClosedFormLR(LRScheduler, ABC):
         lrs = loaded.get_lr() if loaded.last_epoch >= 0 else None
         vars(self).update(vars(loaded))
         if lrs is not None:
-            self._write(lrs)
+            self.write(lrs)
 
     def times(self, schedule: Callable[[int], float]) -> list[float | Tensor]:
         """Return `schedule(last_epoch)` times the initial lr of each group."""
@@ -83,9 +90,10 @@ class ClosedFormLR(LRScheduler, ABC):
     def _update_lr(self, epoch: int | None = None) -> None:
         _check_number(self, "base_lrs", len(self.base_lrs), HyperparameterError)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._write(self.get_lr())
+        self.write(self.get_lr())
 
-    def _write(self, lrs: Sequence[float | Tensor]) -> None:
+    def write(self, lrs: Sequence[float | Tensor]) -> None:
+        """Set the lr of each group."""
         for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             if isinstance(group["lr"], Tensor):  # in place: a captured step knows its address
                 group["lr"].fill_(lr.reshape(()) if isinstance(lr, Tensor) else lr)
@@ -107,6 +115,18 @@ class ClosedFormLR(LRScheduler, ABC):
                 "steepest.schedules.join",
                 stacklevel=3,
             )
+
+
+@lru_cache(maxsize=256)
+def made(schedule: Callable[..., Schedule], *arguments: object, **named: object) -> Schedule:
+    """Return a schedule of these arguments, checked once."""
+    # The attributes may be changed between steps; checking them anew took most of a step's time.
+    return schedule(*arguments, **named)
+
+
+def at_least_0(what: str, value: object) -> Any:
+    """Return a number, or refuse one that is below 0."""
+    return checked(what, value, "number of at least 0", "one, such as torch's default")
 
 
 def groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:

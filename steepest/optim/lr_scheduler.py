@@ -12,92 +12,41 @@ before or after the optimizer's `load_state_dict`; `optimizer.step` is left as i
 of calls draws a warning; `load_state_dict` sets the lr of the loaded epoch at once. For the same
 reason a change of `group["lr"]` by hand, or by a second scheduler, lasts until the next `step()`,
 which warns and sets the lr of its epoch: change `scheduler.base_lrs` instead, or put one product of
-schedules into one `LambdaLR`, or one after the other with `schedules.join`. As in torch, a new
-scheduler starts from `group["initial_lr"]` where an earlier one has left it.
+schedules into one `LambdaLR`, or one after the other with `schedules.join`; `SequentialLR` and
+`ChainedScheduler` serve, too. As in torch, a new scheduler starts from `group["initial_lr"]` where
+an earlier one has left it.
+
+`CyclicLR`, `OneCycleLR` and `SequentialLR` are torch's own classes: the first two, which change
+momentum or betas, too, compute from the epoch already. They do watch `optimizer.step`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import lru_cache
-from types import BuiltinFunctionType, FunctionType, MethodType
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch.optim.lr_scheduler
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, SequentialLR
 
-from steepest.errors import HyperparameterError
-from steepest.optim.closed_form import ClosedFormLR, check_state, groups_of
+from steepest.optim.chained import ChainedScheduler
+from steepest.optim.closed_form import ClosedFormLR, at_least_0, check_state, made
+from steepest.optim.lr_cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
+from steepest.optim.lr_lambda import LambdaLR, MultiplicativeLR
 from steepest.schedules import (
-    Schedule,
-    cosine,
+    constant,
     exponential,
+    join,
     linear,
     multi_step,
     polynomial,
     step_decay,
 )
-from steepest.schedules.schedule import checked
 
-__all__ = ["CosineAnnealingLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR",
-           "MultiStepLR", "PolynomialLR", "ReduceLROnPlateau", "StepLR"]  # fmt: skip
-
-
-class LambdaLR(ClosedFormLR):
-    """Multiply the initial lr by `lr_lambda(epoch)`: any schedule, or one for each group.
-
-    `state_dict` keeps what torch's keeps of a callable object, its attributes; a function, or a
-    schedule of `steepest.schedules`, is not saved: give the same one again.
-
-    Raises: HyperparameterError for a list that does not fit the groups, or something uncallable.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
-        last_epoch: int = -1,
-    ) -> None:
-        groups = len(groups_of(optimizer))
-        if isinstance(lr_lambda, (list, tuple)):
-            self.lr_lambdas = list(lr_lambda)
-        else:
-            self.lr_lambdas = [lr_lambda] * groups
-        if len(self.lr_lambdas) != groups or not all(map(callable, self.lr_lambdas)):
-            raise HyperparameterError(
-                "LambdaLR: lr_lambda must be a function of the epoch, or a list of one for each of "
-                f"the {groups} param groups, got {lr_lambda!r}: give cosine(total=100)"
-            )
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self) -> list[float | Tensor]:
-        """Return each group's initial lr times its function of `last_epoch`."""
-        pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
-        return [lr * schedule(self.last_epoch) for lr, schedule in pairs]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return torch's keys; `lr_lambdas` has the attributes of objects, None for functions."""
-        memories = [None if f is None else f.copy() for f in map(_memory, self.lr_lambdas)]
-        return super().state_dict() | {"lr_lambdas": memories}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state, give the callable objects their attributes, and set the lr.
-
-        Raises: StateError as `ClosedFormLR.load_state_dict`.
-        """
-        check_state(self, state_dict, vars(self))
-        for memory, saved in zip(
-            map(_memory, self.lr_lambdas), state_dict["lr_lambdas"], strict=True
-        ):
-            if memory is not None:
-                memory.update(saved or {})
-        super().load_state_dict({**state_dict, "lr_lambdas": self.lr_lambdas})
-
-
-def _memory(f: object) -> dict[str, Any] | None:
-    functions = (FunctionType, BuiltinFunctionType, MethodType, Schedule)
-    return None if isinstance(f, functions) else getattr(f, "__dict__", None)
+__all__ = ["ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts",
+           "CyclicLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR",
+           "MultiplicativeLR", "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR",
+           "StepLR"]  # fmt: skip
 
 
 class StepLR(ClosedFormLR):
@@ -115,7 +64,7 @@ class StepLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(_made(step_decay, self.step_size, self.gamma))
+        return self.times(made(step_decay, self.step_size, self.gamma))
 
 
 class MultiStepLR(ClosedFormLR):
@@ -137,7 +86,7 @@ class MultiStepLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(_made(multi_step, tuple(self.milestones.elements()), self.gamma))
+        return self.times(made(multi_step, tuple(self.milestones.elements()), self.gamma))
 
 
 class ExponentialLR(ClosedFormLR):
@@ -152,7 +101,7 @@ class ExponentialLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(_made(exponential, self.gamma))
+        return self.times(made(exponential, self.gamma))
 
 
 class LinearLR(ClosedFormLR):
@@ -179,8 +128,33 @@ class LinearLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        line = _made(linear, self.start_factor, total=self.total_iters, end=self.end_factor)
+        line = made(linear, self.start_factor, total=self.total_iters, end=self.end_factor)
         return self.times(line)
+
+
+class ConstantLR(ClosedFormLR):
+    """Multiply lr by `factor` until the epoch `total_iters`, then by 1: `schedules.constant`.
+
+    Differs from torch: a factor may be any number of at least 0; `total_iters=0` is refused, where
+    torch would stay at `factor` for ever.
+
+    Raises: HyperparameterError as `schedules.constant` and `schedules.join`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        schedule = join([constant(factor), constant()], [total_iters])
+        self.factor, self.total_iters = constant(factor).value, schedule.milestones[0]
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the lr of each group at `last_epoch`."""
+        return self.times(lambda epoch: self.factor if epoch < self.total_iters else 1.0)
 
 
 class PolynomialLR(ClosedFormLR):
@@ -198,33 +172,7 @@ class PolynomialLR(ClosedFormLR):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the lr of each group at `last_epoch`."""
-        return self.times(_made(polynomial, total=self.total_iters, power=self.power))
-
-
-class CosineAnnealingLR(ClosedFormLR):
-    """Swing lr between its initial value and `eta_min` along a cosine: `schedules.cosine`.
-
-    `eta_min + (initial_lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2`: after `T_max` epochs lr
-    rises again, after `2 * T_max` it falls, as torch's does; `schedules.cosine` stays low.
-    `eta_min` is a learning rate, the same for all groups, and not a factor.
-
-    Source: Loshchilov & Hutter 2017 (SGDR), equation 5, https://arxiv.org/abs/1608.03983
-    Raises: HyperparameterError for a `T_max` not above 0, an `eta_min` below 0.
-    """
-
-    def __init__(
-        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
-    ) -> None:
-        self.T_max = cosine(total=T_max).total
-        self.eta_min = _at_least_0("CosineAnnealingLR: eta_min", eta_min)
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self) -> list[float | Tensor]:
-        """Return the lr of each group at `last_epoch`."""
-        fall = _made(cosine, total=self.T_max)
-        epoch = self.last_epoch % (2 * self.T_max)
-        height = fall(min(epoch, 2 * self.T_max - epoch))  # the way up mirrors the way down
-        return [lr * height + self.eta_min * (1 - height) for lr in self.base_lrs]
+        return self.times(made(polynomial, total=self.total_iters, power=self.power))
 
 
 class ReduceLROnPlateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -258,9 +206,9 @@ class ReduceLROnPlateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
             "eps": eps,
         }
         for name, value in numbers.items():
-            numbers[name] = _at_least_0(f"ReduceLROnPlateau: {name}", value)
+            numbers[name] = at_least_0(f"ReduceLROnPlateau: {name}", value)
         for low in min_lr if isinstance(min_lr, (list, tuple)) else [min_lr]:
-            _at_least_0("ReduceLROnPlateau: min_lr", low)
+            at_least_0("ReduceLROnPlateau: min_lr", low)
         super().__init__(optimizer, mode, threshold_mode=threshold_mode, min_lr=min_lr, **numbers)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -270,13 +218,3 @@ class ReduceLROnPlateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
         """
         check_state(self, state_dict, ("best", "num_bad_epochs", "cooldown_counter", "patience"))
         super().load_state_dict(state_dict)
-
-
-@lru_cache(maxsize=256)
-def _made(schedule: Callable[..., Schedule], *arguments: object, **named: object) -> Schedule:
-    # The attributes may be changed between steps; checking them anew took most of a step's time.
-    return schedule(*arguments, **named)
-
-
-def _at_least_0(what: str, value: object) -> Any:
-    return checked(what, value, "number of at least 0", "one, such as torch's default")

@@ -16,10 +16,11 @@ from steepest.schedules.curves import (
     linear,
     multi_step,
     polynomial,
+    restarts,
     step_decay,
     warmup,
 )
 from steepest.schedules.schedule import Schedule
 
 __all__ = ["Schedule", "constant", "cosine", "exponential", "join", "linear", "multi_step",
-           "polynomial", "step_decay", "warmup"]  # fmt: skip
+           "polynomial", "restarts", "step_decay", "warmup"]  # fmt: skip

@@ -105,6 +105,44 @@ class cosine(_Path):
 
 
 @dataclass(frozen=True)
+class restarts(Schedule):
+    """Fall from `start` to `end` along half a cosine, over and over.
+
+    The first fall takes `first` steps, each next one `growth` times as many; `schedules.cosine`
+    within each.
+
+    Source: Loshchilov & Hutter 2017 (SGDR), equation 5, https://arxiv.org/abs/1608.03983
+    Raises: HyperparameterError for a `first` or `growth` not whole and above 0, another below 0.
+
+    >>> [round(restarts(first=2, growth=2)(step), 2) for step in range(8)]
+    [1.0, 0.5, 1.0, 0.85, 0.5, 0.15, 1.0, 0.96]
+    """
+
+    start: float = 1.0
+    _: KW_ONLY
+    first: int
+    growth: int = 1
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def __call__(self, step: int) -> float:
+        done, length = cycle(step, self.first, self.growth)
+        return _between(self.end, self.start, (1 + math.cos(math.pi * done / length)) / 2)
+
+
+def cycle(step: float, first: int, growth: int) -> tuple[float, int]:
+    """Return how far a step is into its cycle, and the length of that."""
+    if growth == 1:
+        return step % first, first
+    length = first
+    while step >= length:
+        step, length = step - length, length * growth
+    return step, length
+
+
+@dataclass(frozen=True)
 class polynomial(_Path):
     """Go from `start` to `end` at step `total` along a power of the line, then stay there.
 

@@ -21,6 +21,8 @@ RULES = {
     "start": ("number of at least 0", "the value from which it goes, such as 1e-3"),
     "total": ("number above 0", "the steps in all (torch: total_iters, T_max)"),
     "warmup": ("whole number of at least 0", "the steps of the rise to the start"),
+    "first": ("whole number above 0", "the steps of the first fall (torch: T_0)"),
+    "growth": ("whole number above 0", "how many times as long the next fall is (torch: T_mult)"),
     "end": ("number of at least 0", "the value after the last step"),
     "power": ("number of at least 0", "the exponent of the line, such as 0.9"),
     "milestone": ("whole number of at least 0", "the step at which the value changes"),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torchs
 
-from steepest import schedules
+from steepest import optim, schedules
 from steepest.errors import HyperparameterError, StateError
 from steepest.optim import lr_scheduler as ours
 
@@ -21,6 +21,10 @@ EPOCHS = 300
 
 def halve_every_7(epoch):
     return 0.5 ** (epoch // 7)
+
+
+def dip(epoch):
+    return 0.5 if epoch == 3 else 1.0
 
 
 class Slope:
@@ -59,7 +63,18 @@ ROWS = [
     ("CosineAnnealingLR", {"T_max": 1}, 1e-11),
     ("CosineAnnealingLR", {"T_max": 7}, 1e-11),
     ("CosineAnnealingLR", {"T_max": 12.5}, 1e-9),
+    ("ConstantLR", {}, 1e-14),
+    ("ConstantLR", {"factor": 0.25, "total_iters": 40}, 1e-14),
+    ("ConstantLR", {"factor": 1.0, "total_iters": 1}, 0),
+    ("MultiplicativeLR", {"lr_lambda": halve_every_7}, 1e-13),
+    ("MultiplicativeLR", {"lr_lambda": [dip, Slope(0.999), schedules.constant(1.01)]}, 1e-11),
+    ("CosineAnnealingWarmRestarts", {"T_0": 7}, 1e-14),
+    ("CosineAnnealingWarmRestarts", {"T_0": 1}, 1e-14),
+    ("CosineAnnealingWarmRestarts", {"T_0": 20, "T_mult": 2, "eta_min": 0.01}, 1e-14),
+    ("CosineAnnealingWarmRestarts", {"T_0": 17, "T_mult": 3, "eta_min": 2.0}, 1e-14),
 ]
+RECURSIVE = ["LambdaLR", "MultiplicativeLR", "CosineAnnealingWarmRestarts"]
+"""Classes for which torch has no closed form besides."""
 CLOSED = [(name, arguments) for name, arguments, _ in ROWS]
 
 
@@ -108,7 +123,7 @@ def test_follows_torch(name, arguments, drift):
     assert mine == close(follow(build(torchs, name, optimizer_of(), arguments)), drift)
 
 
-@pytest.mark.parametrize(("name", "arguments"), [row for row in CLOSED if row[0] != "LambdaLR"])
+@pytest.mark.parametrize(("name", "arguments"), [row for row in CLOSED if row[0] not in RECURSIVE])
 def test_equals_torchs_closed_form(name, arguments):
     mine = build(ours, name, optimizer_of(), arguments)
     theirs = build(torchs, name, optimizer_of(), arguments)
@@ -278,10 +293,10 @@ def test_attributes_may_be_changed_as_in_torch():
 
 
 @pytest.mark.parametrize("stop", [0, 3, 9, 10, 11, 25])
-def test_torchs_sequential_takes_ours(stop):
+def test_sequential_takes_ours(stop):
     def sequence(optimizer):
         parts = ours.LinearLR(optimizer, 0.1, 1, 10), ours.CosineAnnealingLR(optimizer, 30)
-        return torchs.SequentialLR(optimizer, list(parts), [10])
+        return ours.SequentialLR(optimizer, list(parts), [10])
 
     schedule = schedules.join(
         [schedules.linear(0.1, total=10, end=1.0), schedules.cosine(total=30)], [10]
@@ -292,6 +307,111 @@ def test_torchs_sequential_takes_ours(stop):
     resumed.load_state_dict(copy.deepcopy(scheduler.state_dict()))
     lrs += follow(resumed, 39 - stop)[1:]
     assert lrs == [[schedule(step)] for step in range(40)]
+
+
+def test_warm_restarts_take_epochs_with_a_fraction():
+    arguments = {"T_0": 4, "T_mult": 2, "eta_min": 0.001}
+    mine = build(ours, "CosineAnnealingWarmRestarts", optimizer_of(), arguments)
+    theirs = build(torchs, "CosineAnnealingWarmRestarts", optimizer_of(), arguments)
+    for epoch in [0.25, 3.75, 4.0, 4.5, None, None, 11.5, None, 30, None, 2.5, None, None]:
+        mine.step(epoch)
+        theirs.step(epoch)
+        assert mine.get_last_lr() == pytest.approx(theirs.get_last_lr(), rel=1e-14)
+        assert (mine.last_epoch, mine.T_i) == (theirs.last_epoch, theirs.T_i)
+        assert mine.T_cur == pytest.approx(theirs.T_cur)
+    again = build(ours, "CosineAnnealingWarmRestarts", optimizer_of(), arguments)
+    again.load_state_dict(mine.state_dict())
+    assert again.get_last_lr() == mine.get_last_lr()
+
+
+def test_warm_restarts_restart_where_torchs_logarithm_misses():
+    lrs = {}
+    for module in (ours, torchs):
+        scheduler = module.CosineAnnealingWarmRestarts(optimizer_of([1.0]), 2, 3)
+        scheduler.step(2 * (3**5 - 1) // 2)
+        lrs[module] = scheduler.get_last_lr()
+    assert lrs == {ours: [1.0], torchs: [pytest.approx(0.0)]}
+
+
+def chain(module, optimizer):
+    """Schedulers of every kind that multiplies."""
+    return [
+        module.ConstantLR(optimizer, 0.1, 20),
+        module.ExponentialLR(optimizer, 0.9),
+        module.CosineAnnealingLR(optimizer, 300),
+        module.MultiplicativeLR(optimizer, dip),
+    ]
+
+
+def test_a_chain_of_schedulers_is_the_product():
+    optimizers = optimizer_of(), optimizer_of()
+    mine = ours.ChainedScheduler(chain(ours, optimizers[0]))
+    theirs = torchs.ChainedScheduler(chain(torchs, optimizers[1]), optimizers[1])
+    assert follow(mine, 60) == close(follow(theirs, 60), 1e-12)
+    assert mine.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize(("source", "target"), [(ours, ours), (torchs, ours), (ours, torchs)])
+def test_a_chain_resumes(source, target):
+    stopped = source.ChainedScheduler(chain(source, optimizer_of()))
+    follow(stopped, 25)
+    states = copy.deepcopy((stopped.state_dict(), stopped.optimizer.state_dict()))
+    resumed = target.ChainedScheduler(chain(target, optimizer_of(lrs=(5, 5, 5))))
+    resumed.load_state_dict(states[0])
+    resumed.optimizer.load_state_dict(states[1])
+    assert follow(resumed, 20) == close(follow(stopped, 20), 1e-12)
+
+
+def test_a_chain_of_torchs_own_is_torchs():
+    mine = ours.ChainedScheduler(chain(torchs, optimizer_of()))
+    theirs = torchs.ChainedScheduler(chain(torchs, optimizer_of()))
+    assert follow(mine, 60) == follow(theirs, 60)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        lambda o: [torchs.ExponentialLR(o, 0.5)],
+        lambda o: [torchs.SequentialLR(o, [ours.StepLR(o, 2), ours.StepLR(o, 3)], [4])],
+    ],
+)
+def test_a_chain_of_both_kinds_is_refused(others):
+    optimizer = optimizer_of()
+    with pytest.raises(HyperparameterError, match="over what others have made of it"):
+        ours.ChainedScheduler([ours.StepLR(optimizer, 3), *others(optimizer)])
+
+
+CYCLES = [
+    ("OneCycleLR", {"max_lr": 0.2, "total_steps": 60}),
+    ("OneCycleLR", {"max_lr": 0.2, "total_steps": 60, "three_phase": True, "base_momentum": 0.7}),
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 5, "mode": "triangular2"}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), CYCLES)
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [("SGD", {"momentum": 0.9}), ("AdamW", {}), ("RMSprop", {"momentum": 0.5})],
+)
+def test_a_cycle_of_lr_and_momentum_trains_as_torchs_does(optimizer, options, name, arguments):
+    sides = []
+    for rooms, schedulers in ((optim, ours), (torch.optim, torchs)):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.randn(6, dtype=torch.float64))
+        made = getattr(rooms, optimizer)([p], lr=0.1, **options)
+        sides.append((p, made, getattr(schedulers, name)(made, **arguments)))
+    for _ in range(50):
+        for p, made, scheduler in sides:
+            made.zero_grad()
+            (p.square() * torch.arange(1.0, 7.0)).sum().backward()
+            made.step()
+            scheduler.step()
+    (mine, ours_made, _), (theirs, theirs_made, _) = sides
+    torch.testing.assert_close(mine, theirs)
+    for word in ("lr", "momentum", "betas"):
+        if word in theirs_made.param_groups[0]:
+            assert ours_made.param_groups[0][word] == theirs_made.param_groups[0][word]
+    assert lrs_of(ours_made) != [0.1]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +450,12 @@ def test_a_state_that_misfits_is_refused_and_changes_nothing(name, state, messag
         (lambda o: ours.LinearLR(o, total_iters=0), HyperparameterError, "torch: total_iters"),
         (lambda o: ours.CosineAnnealingLR(o, 0), HyperparameterError, "T_max"),
         (lambda o: ours.CosineAnnealingLR(o, 5, -1), HyperparameterError, "eta_min .* got -1"),
+        (lambda o: ours.CosineAnnealingWarmRestarts(o, 0), HyperparameterError, "torch: T_0"),
+        (lambda o: ours.CosineAnnealingWarmRestarts(o, 5, 1.5), HyperparameterError, "T_mult"),
+        (lambda o: ours.CosineAnnealingWarmRestarts(o, 5, 1, -1), HyperparameterError, "eta_min"),
+        (lambda o: ours.ConstantLR(o, -1), HyperparameterError, "value .* got -1"),
+        (lambda o: ours.ConstantLR(o, total_iters=0), HyperparameterError, "milestones must rise"),
+        (lambda o: ours.MultiplicativeLR(o, 0.1), HyperparameterError, "MultiplicativeLR.* 0.1"),
         (lambda o: ours.LambdaLR(o, [abs]), HyperparameterError, "each of the 3 param groups"),
         (lambda o: ours.LambdaLR(o, 0.1), HyperparameterError, "got 0.1"),
         (lambda o: ours.StepLR(o, 3, last_epoch=4), HyperparameterError, "initial_lr.*group 0"),
