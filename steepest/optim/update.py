@@ -20,6 +20,7 @@ from steepest.kernels import reference
 from steepest.kernels.launch import Launch, Part, lies_within, share_memory
 from steepest.kernels.staged import why_not_matrix
 from steepest.kernels.tensors import why_not, why_not_counter
+from steepest.optim import shared
 from steepest.optim.around import Around
 from steepest.optim.shards import Shards, is_shard, local, place, why_not_shard
 
@@ -58,6 +59,8 @@ class Update:
         self.groups = groups
         self.around = around
         self.only = only
+        self.formulas = formulas
+        shared.begin(formulas, groups, state)
         self.seen = [
             (group, list(group["params"]), group.get("fused"), group.get("differentiable"))
             for group in groups
@@ -80,7 +83,7 @@ class Update:
                     self._place(k, formulas[k], group, p, parts)
         with self.shards.lend() if self.shards is not None else nullcontext():
             self._launch(parts)
-        made = any(plan.absent.intersection((*plan.writes, *plan.numbers)) for plan in self._plans())
+        made = any(p.absent.intersection((*p.writes, *p.numbers)) for p in self._plans())
         self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
         self.single: Launch | None = self.launches[0] if plain else None
@@ -331,6 +334,8 @@ class Update:
                 row.p.grad.zero_()
         for p, made in self.first.items():
             self.state[p].update(made)
+        if self.idle:
+            shared.tell(self.formulas, self.groups, self.state)
 
     def _read(self, k: int, scale: float, given: dict[str, float]) -> None:
         """Run a stage that only reads; make the totals over all parameters known."""
