@@ -13,6 +13,7 @@ from torch.optim.lbfgs import _strong_wolfe as torchs_strong_wolfe
 
 from steepest import optim
 from steepest.errors import HyperparameterError, StateError, SteepestError
+from steepest.optim import flat
 from steepest.optim.line_search import CURVATURE, DECREASE, Point, strong_wolfe
 
 # ---- problems -----------------------------------------------------------------------------------
@@ -380,6 +381,12 @@ def test_a_way_that_was_not_gone_says_nothing_of_the_curvature():
 
     optimizer.step(half)
     assert history(optimizer)["old_dirs"] == []
+
+
+def test_the_way_back_does_not_pass_infinity():
+    p, origin = torch.zeros(2), [torch.ones(2)]
+    flat.move([p], origin, torch.tensor([math.inf, math.nan]), 0.0)
+    assert torch.equal(p, origin[0])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
