@@ -3,7 +3,9 @@
 `import steepest.optim as optim` stands in for `import torch.optim as optim`.
 """
 
-from steepest.optim import lr_scheduler
+from torch.optim import swap_in_optimizer_params_and_state
+
+from steepest.optim import lr_scheduler, swa_utils
 from steepest.optim.adabelief import AdaBelief
 from steepest.optim.adadelta import Adadelta
 from steepest.optim.adafactor import Adafactor
@@ -66,4 +68,6 @@ __all__ = [
     "groups",
     "lr_scheduler",
     "matrices",
+    "swa_utils",
+    "swap_in_optimizer_params_and_state",
 ]

@@ -10,8 +10,10 @@ from math import inf
 from typing import Any
 
 from torch import Tensor
+from torch.optim import swap_in_optimizer_params_and_state as swap_in_optimizer_params_and_state
 
 from steepest.optim import lr_scheduler as lr_scheduler
+from steepest.optim import swa_utils as swa_utils
 from steepest.optim.groups import groups as groups
 from steepest.optim.groups import matrices as matrices
 from steepest.optim.lbfgs import LBFGS as LBFGS
@@ -51,6 +53,8 @@ __all__ = [
     "groups",
     "lr_scheduler",
     "matrices",
+    "swa_utils",
+    "swap_in_optimizer_params_and_state",
 ]
 
 _Number = float | Tensor | Callable[[int], float]

@@ -23,7 +23,6 @@ from math import inf
 from typing import Any
 
 from torch import Tensor
-
 {imports}
 
 __all__ = {names}
@@ -52,7 +51,8 @@ def stub() -> str:
     bases = {_base(getattr(optim, name)) for name in made} - {optim.Optimizer}
     lines = [_import(name) for name in {*optim.__all__} - {*made}]
     lines += [f"from {base.__module__} import {base.__name__}" for base in bases]
-    imports = "\n".join(sorted(lines))
+    theirs = sorted(line for line in lines if line.startswith("from torch"))
+    imports = "\n".join([*theirs, "", *sorted({*lines} - {*theirs})])
     head = HEAD.format(doc=doc, imports=imports, names=f"[\n{names},\n]")
     return "\n".join([head, *(_class(getattr(optim, name)) for name in made)])
 
