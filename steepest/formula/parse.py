@@ -47,6 +47,11 @@ class Formula:
         """The states that are one number of the host for each parameter."""
         return frozenset(s for s in self.states if self.shapes[s] in (HOST, TOTAL))
 
+    @functools.cached_property
+    def shared(self) -> frozenset[str]:
+        """Those of them that rest on a total, and so are the same for all parameters."""
+        return frozenset(s for s in self.states if self.shapes[s] == TOTAL)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, on numbers or tensors: the reference."""
         return self.function(*args, **kwargs)
