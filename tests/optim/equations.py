@@ -210,12 +210,46 @@ def adafactor(
         entering = [i**beta2_decay for i in range(1, t + 1)]
         weights = [w * math.prod(1 - x for x in entering[k + 1 :]) for k, w in enumerate(entering)]
         second = sum(w * x**2 for w, x in zip(weights, gs, strict=True))
-        rows, columns = second.mean(1), second.mean(0)
-        v = np.outer(rows, columns) / max(rows.mean(), small)
+        v = second
+        if theta.ndim > 1:
+            rows, columns = second.mean(1), second.mean(0)
+            v = np.outer(rows, columns) / max(rows.mean(), small)
         update = g / np.maximum(np.sqrt(v), small)
         update = update / max(1, math.sqrt((update**2).mean()) / d)
         alpha = max(eps[1], math.sqrt((theta**2).mean())) * min(lr, 1 / math.sqrt(t))
         theta = theta - lr * weight_decay * theta - alpha * update
+        yield theta
+
+
+def nadam(
+    theta, grads, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
+    decoupled_weight_decay=False, maximize=False,
+) -> Thetas:  # fmt: skip
+    """Dozat 2016, Algorithm 2, with beta1 as the mean's decay."""
+    gs = []
+
+    def mu(t):
+        return betas[0] * (1 - 0.96 ** (t * momentum_decay) / 2)
+
+    for t, g in descent(grads, maximize):
+        coupled = 0.0 if decoupled_weight_decay else weight_decay
+        gs.append(g + coupled * theta)
+        if decoupled_weight_decay:
+            theta = theta - lr * weight_decay * theta
+        g_hat = gs[-1] / (1 - math.prod(map(mu, range(1, t + 1))))
+        m_hat = running(gs, betas[0]) / (1 - math.prod(map(mu, range(1, t + 2))))
+        m_bar = (1 - mu(t)) * g_hat + mu(t + 1) * m_hat
+        theta = theta - lr * m_bar / (np.sqrt(average(squares(gs), betas[1])) + eps)
+        yield theta
+
+
+def asgd(
+    theta, grads, lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0.0, maximize=False
+) -> Thetas:
+    """Xu 2011, Algorithm 1: the iterate; its average is no part of it."""
+    for t, g in descent(grads, maximize):
+        eta = lr * (1 + lambd * lr * (t - 1)) ** -alpha
+        theta = theta - eta * (g + (weight_decay + lambd) * theta)
         yield theta
 
 
@@ -291,3 +325,146 @@ def ademamix(
         mixed = (average(gs, start) + alpha_t * slow) / size
         theta = theta - lr * (mixed + weight_decay * theta)
         yield theta
+
+
+def lamb(
+    theta, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, bias_correction=True,
+    maximize=False,
+) -> Thetas:  # fmt: skip
+    """You et al. 2020, Algorithm 2, phi(z) = z."""
+    gs = []
+    mean = average if bias_correction else running
+    for _, g in descent(grads, maximize):
+        gs.append(g)
+        r = mean(gs, betas[0]) / (np.sqrt(mean(squares(gs), betas[1])) + eps)
+        step = r + weight_decay * theta
+        ratio = np.linalg.norm(theta) / np.linalg.norm(step) if theta.any() and step.any() else 1.0
+        theta = theta - lr * ratio * step
+        yield theta
+
+
+def lars(
+    theta, grads, lr=1e-3, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False,
+    trust_coefficient=1e-3, maximize=False,
+) -> Thetas:  # fmt: skip
+    """You, Gitman & Ginsburg 2017, equation 6 and Algorithm 1, on a matrix, lr outside v."""
+    slopes = []
+    for _, g in descent(grads, maximize):
+        size = np.linalg.norm(theta)
+        local = trust_coefficient * size / (np.linalg.norm(g) + weight_decay * size)
+        slopes.append(local * (g + weight_decay * theta))
+        velocity = (1 - dampening) * weighted(slopes, momentum) if momentum else slopes[-1]
+        theta = theta - lr * (slopes[-1] + momentum * velocity if nesterov else velocity)
+        yield theta
+
+
+def cautious(update, g):
+    """Liang et al. 2024, Algorithm 1: phi * u * d / |phi|, |phi| at least d / 1000."""
+    moves = np.array([u * slope > 0 for u, slope in zip(update.flat, g.flat, strict=True)])
+    moves = moves.reshape(g.shape)
+    return np.where(moves, update * g.size / max(np.count_nonzero(moves), g.size / 1000), 0.0)
+
+
+def cautiousadamw(
+    theta, grads, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, maximize=False
+) -> Thetas:
+    gs = []
+    for _, g in descent(grads, maximize):
+        gs.append(g)
+        u = average(gs, betas[0]) / (np.sqrt(average(squares(gs), betas[1])) + eps)
+        theta = theta - lr * weight_decay * theta - lr * cautious(u, g)
+        yield theta
+
+
+def cautiouslion(
+    theta, grads, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False
+) -> Thetas:
+    gs = []
+    for _, g in descent(grads, maximize):
+        m = running(gs, betas[1]) if gs else 0.0
+        u = np.sign(betas[0] * m + (1 - betas[0]) * g)
+        gs.append(g)
+        theta = theta - lr * weight_decay * theta - lr * cautious(u, g)
+        yield theta
+
+
+def schedule_free(theta, grads, beta, lr, warmup_steps, r, weight_lr_power, direction):
+    """Defazio et al. 2024, equations 3 to 5: yield y and x; `direction` is z's of (t, g, y)."""
+    x = y = z = theta
+    weights = []
+    for t, g in grads:
+        gamma = lr * min(1.0, t / warmup_steps) if warmup_steps else lr
+        z = z - gamma * direction(t, g, y)
+        weights.append(t**r * gamma**weight_lr_power)
+        c = weights[-1] / sum(weights)
+        x = (1 - c) * x + c * z
+        y = (1 - beta) * z + beta * x
+        yield y, x
+
+
+def schedulefreesgd(
+    theta, grads, lr=1.0, momentum=0.9, weight_decay=0.0, warmup_steps=0, r=0.0,
+    weight_lr_power=2.0, maximize=False, result=False,
+) -> Thetas:  # fmt: skip
+    """The points where gradients are taken, or with `result` those that are shipped."""
+    for y, x in schedule_free(
+        theta, descent(grads, maximize), momentum, lr, warmup_steps, r, weight_lr_power,
+        lambda t, g, y: g + weight_decay * y,
+    ):  # fmt: skip
+        yield x if result else y
+
+
+def schedulefreeadamw(
+    theta, grads, lr=2.5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, warmup_steps=0,
+    r=0.0, weight_lr_power=2.0, maximize=False, result=False,
+) -> Thetas:  # fmt: skip
+    """Algorithm 1 of the same."""
+    gs = []
+
+    def direction(t, g, y):
+        gs.append(g)
+        return g / (np.sqrt(average(squares(gs), betas[1])) + eps) + weight_decay * y
+
+    for y, x in schedule_free(
+        theta, descent(grads, maximize), betas[0], lr, warmup_steps, r, weight_lr_power, direction
+    ):
+        yield x if result else y
+
+
+def prodigy(
+    thetas, grads, lr, betas=(0.9, 0.999), beta3=None, eps=1e-8, weight_decay=0.0, decouple=True,
+    use_bias_correction=False, safeguard_warmup=False, d0=1e-6, d_coef=1.0, growth_rate=math.inf,
+    maximize=False,
+) -> Iterator[list[ndarray]]:  # fmt: skip
+    """Mishchenko & Defazio 2024, Algorithm 4, over all parameters together: `lr` has one for each,
+    and `grads` a list for each step, with None where a parameter has no gradient.
+    """
+    beta3 = math.sqrt(betas[1]) if beta3 is None else beta3
+    starts, count = list(thetas), len(thetas)
+    ms, vs, ss = ([0.0] * count for _ in range(3))
+    made = [0] * count
+    d, d_max, r = d0, d0, 0.0
+    for given in grads:
+        slopes = [None if g is None else (-g if maximize else g) for g in given]
+        there = [i for i in range(count) if slopes[i] is not None]
+        r *= beta3
+        gammas = [0.0] * count
+        for i in there:
+            made[i] += 1
+            debias = 1 - betas[0] ** made[i], math.sqrt(1 - betas[1] ** made[i])
+            gammas[i] = d * lr[i] * (debias[1] / debias[0] if use_bias_correction else 1.0)
+            g = slopes[i] + (0.0 if decouple else weight_decay) * thetas[i]
+            r += d / d0 * gammas[i] * np.vdot(g, starts[i] - thetas[i])
+            ms[i] = betas[0] * ms[i] + (1 - betas[0]) * d * g
+            vs[i] = betas[1] * vs[i] + (1 - betas[1]) * (d * g) ** 2
+            ss[i] = beta3 * ss[i] + d / d0 * (d if safeguard_warmup else gammas[i]) * g
+        d_hat = d_coef * r / sum(np.abs(ss[i]).sum() for i in there)
+        if d == d0:
+            d = max(d, d_hat)
+        d_max = max(d_max, d_hat)
+        d = min(d_max, d * growth_rate)
+        for i in there:
+            shrink = gammas[i] * weight_decay if decouple else 0.0
+            step = gammas[i] * ms[i] / (np.sqrt(vs[i]) + d * eps)
+            thetas = [*thetas[:i], thetas[i] - shrink * thetas[i] - step, *thetas[i + 1 :]]
+        yield list(thetas)
