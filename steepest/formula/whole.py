@@ -20,6 +20,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from steepest.formula.bases import (
+    eigenbasis,
+    from_columns,
+    from_rows,
+    gram_of_columns,
+    gram_of_rows,
+    into_columns,
+    into_rows,
+    refined_basis,
+)
 from steepest.formula.shapes import COLUMN, CORNER, FULL, MATRIX, NUMBER, ROW, TOTAL
 from steepest.formula.words import Value
 
@@ -55,7 +65,7 @@ def gathered(x: Tensor) -> Tensor:
     return getattr(x, "full_tensor", lambda: x)()
 
 
-def _spread(x: Tensor, like: Tensor | None = None) -> Tensor:
+def spread(x: Tensor, like: Tensor | None = None) -> Tensor:
     """Return a DTensor that is no longer a sum over processes, and lies as another does."""
     placements = getattr(like, "placements", getattr(x, "placements", None))
     if placements is None:
@@ -94,12 +104,12 @@ def totals(answer: Callable[[Value], float]):
 
 def row_mean(x: Value) -> Value:
     """Return the mean of each row, (..., n, m) -> (..., n, 1)."""
-    return _spread(x.mean(-1, keepdim=True)) if isinstance(x, Tensor) else x
+    return spread(x.mean(-1, keepdim=True)) if isinstance(x, Tensor) else x
 
 
 def column_mean(x: Value) -> Value:
     """Return the mean of each column, (..., n, m) -> (..., 1, m)."""
-    return _spread(x.mean(-2, keepdim=True)) if isinstance(x, Tensor) else x
+    return spread(x.mean(-2, keepdim=True)) if isinstance(x, Tensor) else x
 
 
 def orthogonalize(
@@ -120,7 +130,7 @@ def orthogonalize(
         eps: the least norm that x is divided by.
     """
     a, b, c = coefficients
-    spread, x = x, gathered(x)
+    given, x = x, gathered(x)
     tall = x.shape[-2] > x.shape[-1]
     y = x.mT if tall else x
     y = y.bfloat16()
@@ -129,7 +139,7 @@ def orthogonalize(
     for _ in range(steps):
         gram = y @ y.mT
         y = multiply(y, multiply(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return _spread((y.mT if tall else y).to(x.dtype), like=spread)
+    return spread((y.mT if tall else y).to(x.dtype), like=given)
 
 
 # ---- facts of a parameter -----------------------------------------------------------------------
@@ -148,6 +158,11 @@ def rows(p: Value) -> int:
 def columns(p: Value) -> int:
     """Return the length of the last dimension; 1 where there is none."""
     return p.shape[-1] if isinstance(p, Tensor) and p.ndim else 1
+
+
+def elements(p: Value) -> int:
+    """Return a parameter's number of elements."""
+    return p.numel() if isinstance(p, Tensor) else 1
 
 
 def epsilon(p: Value) -> float:
@@ -175,8 +190,18 @@ WHOLE: dict[str, Whole] = {
     "row_mean": Whole(row_mean, {FULL: ROW, ROW: ROW, COLUMN: CORNER}),
     "column_mean": Whole(column_mean, {FULL: COLUMN, COLUMN: COLUMN, ROW: CORNER}),
     "orthogonalize": Whole(orthogonalize, {FULL: FULL}),
+    "gram_of_rows": Whole(gram_of_rows, {FULL: MATRIX}),
+    "gram_of_columns": Whole(gram_of_columns, {FULL: MATRIX}),
+    "into_rows": Whole(into_rows, {FULL: FULL}, 2),
+    "from_rows": Whole(from_rows, {FULL: FULL}, 2),
+    "into_columns": Whole(into_columns, {FULL: FULL}, 2),
+    "from_columns": Whole(from_columns, {FULL: FULL}, 2),
+    "eigenbasis": Whole(eigenbasis, {MATRIX: MATRIX}),
+    "refined_basis": Whole(refined_basis, {MATRIX: MATRIX}, 2),
 }
 """Every word of a whole tensor by its name."""
 
-FACTS: dict[str, Callable] = {"columns": columns, "epsilon": epsilon, "rank": rank, "rows": rows}
+FACTS: dict[str, Callable] = {
+    "columns": columns, "elements": elements, "epsilon": epsilon, "rank": rank, "rows": rows,
+}  # fmt: skip
 """Words of the host that take `p` and tell of its shape or dtype."""

@@ -16,7 +16,7 @@ from steepest.formula import Formula, Plan, norm
 from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.plan import NOWHERE
 from steepest.formula.shapes import TORCH
-from steepest.formula.whole import gathered, totals
+from steepest.formula.whole import gathered, spread, totals
 from steepest.kernels import rows
 
 _COMPUTED_IN = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -140,7 +140,7 @@ def _old(formula: Formula, name: str, value: Tensor | None, index: rows.Index) -
 def _set(state: dict[str, Any], name: str, value: Tensor, there: bool) -> None:
     """Store a state of another shape than p's, in its own memory where it has some."""
     if there:
-        state[name].copy_(value)
+        state[name].copy_(spread(value, like=state[name]))
     else:
         state[name] = value.clone()
 
@@ -187,6 +187,6 @@ def _store(t: Tensor, index: rows.Index, value: Any) -> None:
     """Write a computed value, or one number, into a tensor's own memory."""
     t = torch.view_as_real(t) if t.is_complex() else t
     if index is None:
-        t.copy_(value)
+        t.copy_(spread(value, like=t) if isinstance(value, Tensor) and value.ndim else value)
     else:
         t[index] = value.to(t.dtype) if isinstance(value, Tensor) else value

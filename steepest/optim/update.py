@@ -345,8 +345,8 @@ class Update:
                 for name, value in launch.staged.read(k).items():
                     totals[name] = totals.get(name, 0.0) + value
         for row in self.rows:
-            wanted = set(row.plan.stages[k].sums) if k < len(row.plan.stages) else set()
-            for name in wanted.intersection(row.plan.totals):
+            sums = row.plan.stages[k].sums if k < len(row.plan.stages) else {}
+            for name in filter(sums.__contains__, row.plan.totals):  # in every process's order
                 signed = -scale if row.group.get("maximize") else scale
                 with torch.no_grad():
                     share = reference.share(

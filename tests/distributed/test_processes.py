@@ -16,6 +16,7 @@ GLOO = pytest.mark.skipif(
         pytest.param("fsdp", [2], id="FSDP2", marks=GLOO),
         pytest.param("fsdp_clip", [2], id="FSDP2 with clip_norm", marks=GLOO),
         pytest.param("fsdp_options", [2], id="FSDP2 with options", marks=GLOO),
+        pytest.param("fsdp_every", [2], id="FSDP2 with every optimizer", marks=GLOO),
         pytest.param("checkpoint", [2, 1], id="checkpoint, and from 2 to 1", marks=GLOO),
         pytest.param("hogwild", [1], id="Hogwild"),
     ],
