@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train test test-clients check bench docs clean
+.PHONY: help train test test-clients check bench bench-peers docs clean
 
 help:
 	@echo "make train   train y = 3x + noise, then a model on the example table"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-clients   train inside Lightning, Transformers, timm and others"
 	@echo "make check   formatting, lint, types and import floors"
 	@echo "make bench   compare speed with torch.optim and a plain PyTorch loop"
+	@echo "make bench-peers   compare speed with DeepSpeed, heavyball, optimi, optax and others"
 	@echo "make docs    build the documentation into site/"
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -44,8 +45,17 @@ bench: .venv/.ready
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/train.py
 
+.venv-peers/.ready: pyproject.toml constraints.txt bench/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --upgrade pip
+	.venv-peers/bin/python -m pip install --quiet --requirement bench/requirements.txt --editable .
+	touch $@
+
+bench-peers: .venv-peers/.ready
+	.venv-peers/bin/python bench/peers.py
+
 docs: .venv/.ready
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-clients site docs/optimizers
+	rm -rf .venv .venv-clients .venv-peers site docs/optimizers

@@ -3,7 +3,8 @@
 import json
 import os
 import platform
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,21 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine() -> dict[str, Any]:
+OWN = ("steepest", "torch", "numba", "llvmlite", "numpy")
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     """Return what a reader needs to judge the figures."""
     return {
         "processor": processor(),
@@ -31,12 +46,13 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {n: version(n) for n in ("steepest", "torch", "numba", "llvmlite", "numpy")},
+        "load": round(os.getloadavg()[1], 1),  # of 5 minutes; the benchmark's own is about 1 or 2
+        "versions": versions([*OWN, *packages]),
     }
 
 
-def save(name: str, rows: Any) -> None:
+def save(name: str, rows: Any, packages: Iterable[str] = ()) -> None:
     """Write a result beside the machine that it was measured on."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"machine": machine(), "rows": rows}, indent=1)
+    text = json.dumps({"machine": machine(packages), "rows": rows}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")

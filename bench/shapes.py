@@ -1,5 +1,8 @@
 """The shapes of five models' parameters, from two numbers to 124 million."""
 
+import torch
+from torch import Tensor
+
 Shape = tuple[int, ...]
 
 
@@ -30,3 +33,12 @@ SHAPES: dict[str, list[Shape]] = {
     "resnet50": _resnet50(),  # 25,557,032 in 161 tensors
     "gpt2": _gpt2(),  # 124,439,808 in 148 tensors
 }
+
+
+def parameters(name: str) -> list[Tensor]:
+    """Return a set's parameters, with gradients."""
+    torch.manual_seed(0)
+    params = [torch.randn(shape).requires_grad_() for shape in SHAPES[name]]
+    for p in params:
+        p.grad = torch.randn_like(p)
+    return params

@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import roof
-import torch
 from clock import disturbed, faults, medians, time_fresh, time_in_place
 from record import save
 from rich.console import Console
 from rich.table import Table
 from rows import ROWS, Row
-from shapes import SHAPES
+from shapes import SHAPES, parameters
 from torch import Tensor
 
 FIRST = """
@@ -54,15 +53,6 @@ def first_step() -> dict[str, float]:
             result[cache] = total
             result["import alone"] = imported
     return result
-
-
-def parameters(name: str) -> list[Tensor]:
-    """Return a set's parameters, with gradients."""
-    torch.manual_seed(0)
-    params = [torch.randn(shape).requires_grad_() for shape in SHAPES[name]]
-    for p in params:
-        p.grad = torch.randn_like(p)
-    return params
 
 
 def compare(row: Row, name: str, params: list[Tensor], duration: float) -> dict[str, Any]:
