@@ -347,12 +347,13 @@ def lars(
     theta, grads, lr=1e-3, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False,
     trust_coefficient=1e-3, maximize=False,
 ) -> Thetas:  # fmt: skip
-    """You, Gitman & Ginsburg 2017, equation 6 and Algorithm 1, on a matrix, lr outside v."""
+    """You, Gitman & Ginsburg 2017, equation 6 and Algorithm 1, lr outside v; vectors as by SGD."""
     slopes = []
     for _, g in descent(grads, maximize):
         size = np.linalg.norm(theta)
-        local = trust_coefficient * size / (np.linalg.norm(g) + weight_decay * size)
-        slopes.append(local * (g + weight_decay * theta))
+        length = np.linalg.norm(g) + weight_decay * size
+        local = trust_coefficient * size / length if size and length else 1.0
+        slopes.append(local * (g + weight_decay * theta) if theta.ndim > 1 else g)
         velocity = (1 - dampening) * weighted(slopes, momentum) if momentum else slopes[-1]
         theta = theta - lr * (slopes[-1] + momentum * velocity if nesterov else velocity)
         yield theta
