@@ -78,9 +78,9 @@ def disturbed(times: Times) -> list[str]:
     return [k for k, values in times.items() if statistics.median(values) > CALM * min(values)]
 
 
-def faults(step: Step) -> float:
-    """Return the memory pages that a warm step takes from the system."""
-    count = 20 if seconds(step) < SLOW / 20 else 3
+def faults(step: Step, took: float) -> float:
+    """Return the memory pages that a warm step, which takes so many seconds, has of the system."""
+    count = max(1, min(20, int(SLOW / took)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(count):
         step()

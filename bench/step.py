@@ -60,7 +60,7 @@ def compare(row: Row, name: str, params: list[Tensor], duration: float) -> dict[
     steps = row.candidates(params)
     in_place = time_in_place(steps, duration)
     result: dict[str, Any] = {"set": name, "row": row.name, "target": row.targets[name]}
-    result["faults"] = faults(steps["steepest"])
+    result["faults"] = faults(steps["steepest"], min(in_place["steepest"]))
     fresh = time_fresh(steps, params, duration)
     result["disturbed"] = disturbed(in_place)
     for column, times in (("in place", medians(in_place)), ("fresh", medians(fresh))):
@@ -85,7 +85,10 @@ def measure_roof(sets: list[str], rows: list[str], duration: float) -> Iterator[
     for name in sets:
         for row, measured in roof.ROOF.items():
             if name in roof.SETS and row in rows:
-                yield {"set": name, "row": row} | measured(parameters(name), duration)
+                target = roof.TARGETS[row]
+                yield {"set": name, "row": row, "target": target} | measured(
+                    parameters(name), duration
+                )
 
 
 def line(r: dict[str, Any]) -> str:
