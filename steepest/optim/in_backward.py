@@ -39,6 +39,8 @@ class InBackward:
                     "its gradient would stay; build the optimizer over all of the model"
                 )
         self.updates: dict[Tensor, Update] = {}
+        self.last: dict[Tensor, Update] = {}
+        """Each parameter's last update, which knows its norms, also when it does not last."""
         self.handles = [
             p.register_post_accumulate_grad_hook(self._step)
             for p in self.groups
@@ -51,21 +53,22 @@ class InBackward:
             handle.remove()
         self.handles.clear()
         self.updates.clear()
+        self.last.clear()
         self.optimizer.forget_in_backward()
 
     def norms(self) -> Norms | None:
         """Return the norms of what each parameter's last update has summed."""
-        if not self.updates:
+        if not self.last:
             return None
         parts: Iterator[tuple[Any, Mapping[str, float]]] = itertools.chain.from_iterable(
-            update.sums() for update in self.updates.values()
+            update.sums() for update in self.last.values()
         )
         return norms(parts, self.optimizer.param_groups, 1.0)
 
     def _step(self, p: Tensor) -> None:
         optimizer, groups = self.optimizer, [self.groups[p]]
         self._refuse_what_needs_all()
-        optimizer.evaluate_schedules()
+        optimizer.scheduled.evaluate(optimizer.param_groups)
         update, around = self.updates.get(p), optimizer.around
         with torch.no_grad():
             if update is None or not update.step(groups, 1.0, around):
@@ -73,6 +76,7 @@ class InBackward:
                 update = Update([formula], groups, optimizer.state, around, only=p)
                 done = update.step(groups, 1.0, around)
                 assert done, "an update just made does not fit"
+        self.last[p] = update
         self.updates.pop(p, None)
         if update.lasting:
             self.updates[p] = update

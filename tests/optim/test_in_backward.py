@@ -124,3 +124,15 @@ def test_clip_norm_set_later_is_refused():
     optimizer.clip_norm = 1.0
     with pytest.raises(HyperparameterError, match="clip_norm"):
         model(torch.randn(4, 8)).sum().backward()
+
+
+def test_the_norms_of_the_first_step_are_of_all_parameters():
+    """States are made in it, so that no parameter's update serves for the next."""
+    model, twin = network(), network()
+    ours = optim.AdamW(model.parameters(), norms=True)
+    expected = optim.AdamW(twin.parameters(), norms=True)
+    ours.step_in_backward(model)
+    train(model, ours, steps=1)
+    train(twin, expected, steps=1)
+    assert len(ours.norms.by_parameter) == len(list(model.parameters()))
+    assert ours.norms == expected.norms

@@ -4,6 +4,8 @@ Run in two processes it saves, goes on, and goes on again from what was loaded; 
 that, it loads the same files into plain tensors and must end at the same parameters.
 """
 
+from functools import partial
+
 import torch
 import torch.distributed.checkpoint as dcp
 from group import (
@@ -11,6 +13,7 @@ from group import (
     PAIRS,
     RANK,
     WORLD,
+    Pair,
     assert_same_parameters,
     batches,
     model,
@@ -21,8 +24,26 @@ from group import (
 from sharding import sharded
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+from steepest import optim
+
 TAUGHT = {"lr": 0.03}
 """An option changed before saving: it must come back with the state."""
+
+
+def falling(step):
+    return 0.02 / (1 + step)
+
+
+OPTIONS = {"lr": falling, "average": "ema", "average_decay": 0.8, "weight_decay": 0.1}
+"""Options with a memory of their own: the average and its count, the schedule's step."""
+PAIRS = [
+    *PAIRS,
+    Pair(
+        "AdamW with options",
+        partial(optim.AdamW, **OPTIONS),
+        partial(optim.AdamW, **OPTIONS, fused=False),
+    ),
+]
 
 
 def everything(net, optimizer):
@@ -38,7 +59,16 @@ def load(net, optimizer, folder):
         net, optimizer, model_state_dict=found["net"], optim_state_dict=found["optimizer"]
     )
     for group in optimizer.param_groups:
-        assert {name: group[name] for name in TAUGHT} == TAUGHT
+        if "schedule_step" in group:
+            assert group["schedule_step"] == 4
+        else:
+            assert {name: group[name] for name in TAUGHT} == TAUGHT
+
+
+def teach(optimizer):
+    for group in optimizer.param_groups:
+        if "schedule_step" not in group:
+            group.update(TAUGHT)
 
 
 def fresh(pair):
@@ -54,8 +84,7 @@ def save_and_resume(pair):
     net = sharded()
     optimizer, data = pair.ours(net.parameters()), batches(8)
     train(net, optimizer, data[:4])
-    for group in optimizer.param_groups:
-        group.update(TAUGHT)
+    teach(optimizer)
     dcp.save(everything(net, optimizer), checkpoint_id=FOLDER / pair.name)
     train(net, optimizer, data[4:])
     again, resumed = fresh(pair)
@@ -63,7 +92,11 @@ def save_and_resume(pair):
     train(again, resumed, data[4:])
     for name, p in again.named_parameters():
         torch.testing.assert_close(p, dict(net.named_parameters())[name], rtol=0, atol=0)
-    assert_same_parameters(net, uninterrupted(pair), pair.name)
+    alone, theirs = uninterrupted(pair)
+    assert_same_parameters(net, alone, pair.name)
+    if getattr(optimizer, "averages", False):
+        with resumed.averaged(), theirs.averaged():
+            assert_same_parameters(again, alone, f"{pair.name} averaged")
     ended = {name: whole(p) for name, p in net.named_parameters()}
     if RANK == 0:
         torch.save(ended, FOLDER / f"{pair.name}.pt")
@@ -74,10 +107,9 @@ def uninterrupted(pair):
     net, data = model(), batches(8, whole=True)
     optimizer = pair.reference(net.parameters())
     train(net, optimizer, data[:4])
-    for group in optimizer.param_groups:
-        group.update(TAUGHT)
+    teach(optimizer)
     train(net, optimizer, data[4:])
-    return net
+    return net, optimizer
 
 
 def resume_alone(pair):
@@ -95,6 +127,8 @@ def lr_zero_changes_nothing(pair):
     everything(net, optimizer)
     assert all(bool((whole(p) == 0.5).all()) for p in net.parameters())
     assert all(p.grad is None for p in net.parameters())
+    assert all(group.get("schedule_step", 0) == 0 for group in optimizer.param_groups)
+    train(net, optimizer, batches(1))
 
 
 with process_group():

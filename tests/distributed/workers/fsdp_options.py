@@ -183,6 +183,20 @@ def as_placed(*placements):
     return lambda g, mesh: distribute_tensor(g, mesh, placements)
 
 
+def in_backward(make, fused):
+    """Shards are updated in the backward pass, and their gradients freed."""
+    net, alone = make(), model()
+    optimizer = optim.AdamW(net.parameters(), lr=0.01, fused=fused, norms=True)
+    theirs = optim.AdamW(alone.parameters(), lr=0.01, norms=True)
+    optimizer.step_in_backward(net)
+    for mine, all_rows in zip(batches(4), batches(4, whole=True), strict=True):
+        train(net, optimizer, [mine])
+        train(alone, theirs, [all_rows])
+        assert all(p.grad is None for p in net.parameters())
+        assert_close(optimizer.norms.update, theirs.norms.update, rtol=1e-4, atol=0)
+    assert_same_parameters(net, alone, "in backward")
+
+
 def matrix():
     """A matrix's word, of which every process has some rows, one fewer than the other."""
     mesh = init_device_mesh("cpu", (2,))
@@ -209,6 +223,8 @@ with process_group():
         for bad in (torch.nan, torch.inf):
             skip_together(sharded, fused, bad)
     stale_parts()
+    in_backward(sharded, fused=True)
+    in_backward(sharded, fused=False)
     for fused in (True, False):
         for placements in ([Replicate()], [Shard(0)], [Shard(1)]):
             placed(placements, as_placed(*placements), fused=fused)
