@@ -1,5 +1,15 @@
 """The formula language: words <- parse <- plan <- stages."""
 
+from steepest.formula.bases import (
+    eigenbasis,
+    from_columns,
+    from_rows,
+    gram_of_columns,
+    gram_of_rows,
+    into_columns,
+    into_rows,
+    refined_basis,
+)
 from steepest.formula.extras import Extras
 from steepest.formula.parse import Formula, parse
 from steepest.formula.plan import Plan
@@ -7,6 +17,7 @@ from steepest.formula.planner import plan
 from steepest.formula.whole import (
     column_mean,
     columns,
+    elements,
     epsilon,
     mean,
     norm,
@@ -25,8 +36,16 @@ __all__ = [
     "abs",
     "column_mean",
     "columns",
+    "eigenbasis",
+    "elements",
     "epsilon",
     "exp",
+    "from_columns",
+    "from_rows",
+    "gram_of_columns",
+    "gram_of_rows",
+    "into_columns",
+    "into_rows",
     "log",
     "maximum",
     "mean",
@@ -36,6 +55,7 @@ __all__ = [
     "parse",
     "plan",
     "rank",
+    "refined_basis",
     "row_mean",
     "rows",
     "sign",

@@ -205,14 +205,17 @@ class Kinds:
             if (kind == ELEMENT) is not (k < tensors):
                 due = "a tensor" if k < tensors else "a number of the host"
                 self.refuse(arg, f"`{word}` takes {due} here", "see its help for what it computes")
-        return TOTAL if WHOLE[word].makes[FULL] == TOTAL else ELEMENT
+        return TOTAL if WHOLE[word].makes.get(FULL) == TOTAL else ELEMENT
 
     def makes(self, node: ast.Call, shape: str) -> str | None:
         """Tell the shape that a call makes of its first argument's; None for an element's word."""
         word = self.word(ast.unparse(node.func))
         if word in FACTS:
             return HOST
-        return None if word not in WHOLE else WHOLE[word].makes.get(shape, WHOLE[word].makes[FULL])
+        if word not in WHOLE:
+            return None
+        makes = WHOLE[word].makes
+        return makes.get(shape, next(iter(makes.values())))
 
     def word(self, name: str) -> str | None:
         """Tell which word a name stands for in the formula's module."""

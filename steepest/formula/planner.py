@@ -89,6 +89,7 @@ class _Planner:
         hyperparameters = {name: group[name] for name in formula.hyperparameters}
         self.host = Host(formula.name, hyperparameters, step, own.get("p"))
         self.wholes: dict[str, str] = {}
+        self.named: dict[str, _Value] = {}
         self.totals: list[str] = []
         self.taken = {"p", "g", "step", *formula.states, *formula.hyperparameters}
         self.taken |= {n for statement in formula.body for n in names(statement)}
@@ -335,7 +336,10 @@ class _Planner:
         is_raw = isinstance(value.expr, ast.Name) and value.expr.id == "g"
         if isinstance(value.expr, ast.Name) and not (is_raw and word not in REDUCTIONS):
             return value
-        return self._line("g" if is_raw else f"of_{word}", value)
+        key = ast.unparse(value.expr)  # a name is given a value once, so equal text is equal
+        if key not in self.named:
+            self.named[key] = self._line("g" if is_raw else f"of_{word}", value)
+        return self.named[key]
 
     def _total(self, name: str, call: ast.Call) -> _Value:
         """Take a sum over all parameters from whoever adds it up, by its place in the formula."""

@@ -121,7 +121,8 @@ class _Cutter:
     def stages(self) -> tuple[Stage, ...]:
         ends = [self._level("", expr) for expr in self.plan.outputs.values()]
         ends += [self.level[name] for name in self.needed]
-        return tuple(self._stage(k, last=k == max(ends)) for k in range(max(ends) + 1))
+        end = max(ends, default=0)  # a plan may change nothing but the count of updates
+        return tuple(self._stage(k, last=k == end) for k in range(end + 1))
 
     def _stage(self, k: int, last: bool) -> Stage:
         torch_lines = [

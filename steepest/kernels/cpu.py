@@ -130,7 +130,7 @@ def _body(plan: Plan, stage: Stage) -> list[str]:
         for j, e in enumerate(stage.sums.values())
     ]
     stores = [f"_all_{name}[_i] = {_spelled(expr)}" for name, expr in stage.stores.items()]
-    return [*loads, *lines, *sums, *stores]
+    return [*loads, *lines, *sums, *stores] or ["pass"]  # torch alone writes
 
 
 def _once_a_row(plan: Plan) -> list[str]:

@@ -51,7 +51,7 @@ class Staged:
         self.launch, self.plan, self.job, self.dtype = launch, plan, job, dtype
         self.depth = len(plan.stages)
         self.kernels = [
-            None if stage.idle else cpu.kernel(plan, dtype, k)
+            None if stage.idle and k < self.depth - 1 else cpu.kernel(plan, dtype, k)
             for k, stage in enumerate(plan.stages)
         ]
         self.by_row = any(stage.torch is not None for stage in plan.stages)

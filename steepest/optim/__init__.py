@@ -34,6 +34,7 @@ from steepest.optim.rprop import Rprop
 from steepest.optim.schedule_free_adamw import ScheduleFreeAdamW
 from steepest.optim.schedule_free_sgd import ScheduleFreeSGD
 from steepest.optim.sgd import SGD
+from steepest.optim.soap import SOAP
 from steepest.optim.sparse_adam import SparseAdam
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "LARS",
     "LBFGS",
     "SGD",
+    "SOAP",
     "AdEMAMix",
     "AdaBelief",
     "Adadelta",

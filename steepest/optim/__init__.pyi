@@ -27,6 +27,7 @@ __all__ = [
     "LARS",
     "LBFGS",
     "SGD",
+    "SOAP",
     "AdEMAMix",
     "AdaBelief",
     "Adadelta",
@@ -153,6 +154,34 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class SOAP(Optimizer):
+    """Adam in the bases in which a matrix's rows and its columns are uncorrelated."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.003,
+        betas: tuple[_Number, _Number] = (0.95, 0.95),
+        shampoo_beta: _Number | None = None,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.01,
+        precondition_frequency: _Number = 10,
+        max_precondition_dim: _Number = 10000,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
         clip_norm: float | None = None,

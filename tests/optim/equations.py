@@ -469,3 +469,36 @@ def prodigy(
             step = gammas[i] * ms[i] / (np.sqrt(vs[i]) + d * eps)
             thetas = [*thetas[:i], thetas[i] - shrink * thetas[i] - step, *thetas[i + 1 :]]
         yield list(thetas)
+
+
+def soap(
+    theta, grads, lr=3e-3, betas=(0.95, 0.95), shampoo_beta=None, eps=1e-8, weight_decay=1e-2,
+    precondition_frequency=10, max_precondition_dim=10_000, maximize=False,
+) -> Thetas:  # fmt: skip
+    """Vyas et al. 2024, Algorithms 3 and 4, the first gradient for the bases alone."""
+    gs, rotated = [], []
+    keep = betas[1] if shampoo_beta is None else shampoo_beta
+    sides = [side <= max_precondition_dim for side in theta.shape]
+
+    def statistics():
+        every = [g @ g.T for g in gs], [g.T @ g for g in gs]
+        return [running(grams, keep) for grams in every]
+
+    for t, g in descent(grads, maximize):
+        gs.append(g)
+        if t == 1:
+            bases = [np.linalg.eigh(gram)[1][:, ::-1] for gram in statistics()]
+            yield theta
+            continue
+        q_left, q_right = (
+            basis if there else np.eye(len(basis))
+            for basis, there in zip(bases, sides, strict=True)
+        )
+        rotated.append(q_left.T @ g @ q_right)
+        m = q_left.T @ average(gs[1:], betas[0]) @ q_right
+        v = running(squares(rotated), betas[1])
+        size = (np.sqrt(v) + eps) / math.sqrt(1 - betas[1] ** (t - 1))
+        theta = (1 - lr * weight_decay) * (theta - lr * q_left @ (m / size) @ q_right.T)
+        if (t - 1) % precondition_frequency == 0:
+            bases = [np.linalg.qr(gram @ q)[0] for gram, q in zip(statistics(), bases, strict=True)]
+        yield theta

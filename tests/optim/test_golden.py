@@ -102,6 +102,11 @@ ROWS = {
         *({**WIDE, "warmup_steps": n, **row} for n in (0, 4) for row in FALL),
         *rows(lr=[0.1], warmup_steps=[4], r=[0.0, 1.5], weight_lr_power=[0.0, 1.0]),
     ],
+    "SOAP": [
+        {},
+        *rows(**{k: [v] for k, v in WIDE.items()}, precondition_frequency=[1, 3], **DECAY),
+        *rows(lr=[0.1], shampoo_beta=[0.5], max_precondition_dim=[2, 3, 4], **MAXIMIZE),
+    ],
     "Lion": [{}, *rows(lr=[0.1], betas=[(0.6, 0.7), (0.9, 0.5)], **DECAY, **MAXIMIZE)],
     "AdaBelief": [
         {},

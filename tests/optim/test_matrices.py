@@ -167,6 +167,7 @@ REFUSED = [
     ("Muon", torch.ones(2, 3, 4), r"of shape \(2, 3, 4\)"),
     ("Muon", torch.ones(2, 3, dtype=torch.complex64), "is complex"),
     ("Adafactor", torch.ones(2, 3, dtype=torch.complex64), "parameter 1 is torch.complex64"),
+    ("SOAP", torch.ones(2, 3, dtype=torch.complex64), "parameter 1 is torch.complex64"),
 ]
 
 
@@ -220,3 +221,64 @@ def test_what_is_not_contiguous_has_no_kernel():
     p.grad = torch.ones_like(p)
     with pytest.raises(KernelError, match="it is not contiguous"):
         optim.Adafactor([p], fused=True).step()
+
+
+# ---- SOAP, which torch does not have -------------------------------------------------------------
+
+
+SOAP = {"lr": 0.1, "precondition_frequency": 3, "max_precondition_dim": 60}
+
+
+@DTYPES
+def test_soap_by_kernel_is_soap_by_reference_and_goes_on_from_its_checkpoint(dtype, close):
+    sides = triplets(
+        [torch.randn(shape, dtype=dtype) for shape in [*MATRICES[:5], *OTHERS, (0, 3), (3, 0)]]
+    )[:2]
+    pool = parity["gradients"](sides[0])
+    kernel, reference = (
+        optim.SOAP(side, **SOAP, fused=fused)
+        for side, fused in zip(sides, (None, False), strict=True)
+    )
+    train([kernel, reference], sides, pool, 5)
+    changed = optim.SOAP(sides[0], **SOAP)
+    changed.load_state_dict(saved(kernel))
+    train([changed, reference], sides, pool, 5)
+    for p, q in zip(*sides, strict=True):
+        close(p.detach(), q.detach())
+        assert changed.state[p].keys() == reference.state[q].keys()
+        for key, value in reference.state[q].items():
+            close(changed.state[p][key], value)
+
+
+def test_soap_has_bases_for_the_sides_of_a_matrix_that_are_not_too_long():
+    shapes = {(7, 5): "lr", (70, 5): "r", (5, 70): "l", (7, 5, 4, 3): "lr", (8, 8, 3, 3): "l",
+              (7,): "", (70, 70): ""}  # fmt: skip
+    params = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    optimizer = optim.SOAP(params, **SOAP)
+    before = [p.detach().clone() for p in params]
+    for p in params:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    for p, old, (shape, sides) in zip(params, before, shapes.items(), strict=True):
+        assert torch.equal(p, old)  # the first gradient is for the bases
+        state = optimizer.state[p]
+        found = {k: v.shape for k, v in state.items() if "left" in k or "right" in k}
+        rest = p.numel() // shape[0]
+        left = {"left": (shape[0],) * 2, "left_basis": (shape[0],) * 2} if "l" in sides else {}
+        right = {"right": (rest,) * 2, "right_basis": (rest,) * 2} if "r" in sides else {}
+        assert found == left | right
+
+
+@FUSED
+@pytest.mark.parametrize("at", [0, 1, 4])
+@pytest.mark.parametrize("special", [math.nan, math.inf])
+def test_what_is_not_finite_spoils_a_matrix_of_soap_and_no_other(special, at, fused):
+    params = [nn.Parameter(torch.randn(5, 4)) for _ in range(3)]
+    optimizer = optim.SOAP(params, **SOAP, fused=fused)
+    for k in range(6):
+        for p in params:
+            p.grad = torch.randn_like(p)
+        if k == at:
+            params[1].grad[1, 1] = special
+        optimizer.step()
+    assert [bool(p.isfinite().all()) for p in params] == [True, False, True]
