@@ -12,6 +12,7 @@ from steepest import optim
 BETAS = {"betas": (0.8, 0.9)}
 THREE = {"betas": (0.8, 0.7, 0.9)}
 DECAY = {"lr": 0.1, "weight_decay": 0.3}
+FIXED = {"precondition_frequency": 20}
 MAXIMIZE = {"maximize": True}
 BETA = {"momentum": 0.8}
 LAMB = {"eps": 1e-30, "bias_correction": False}
@@ -60,6 +61,9 @@ ROWS = [
     # The paper decouples the weight decay, the package does when it is told to.
     ("AdEMAMix", DECAY, {"alpha": 2.0, "weight_decouple": True}),
     ("AdEMAMix", {"alpha": 5.0, "alpha_warmup": 10, "beta3_warmup": 10}, {"t_alpha_beta3": 10}),
+    # A new order of the eigenvectors is the package's own: no basis is refined within 20 updates.
+    ("SOAP", FIXED, {}),
+    ("SOAP", DECAY | BETAS | FIXED | {"max_precondition_dim": 3, "shampoo_beta": 0.7}, {}),
     ("AdEMAMix", {"alpha": 5.0, "alpha_warmup": 99, "beta3_warmup": 99}, {"t_alpha_beta3": 99}),
 ]
 """The optimizer, our options, and those that the package has instead or by another default."""
