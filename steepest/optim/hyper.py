@@ -55,6 +55,9 @@ BOUNDS: dict[str, tuple[str, Check]] = {
     "beta2_decay": ("at most 0", lambda x: x <= 0),
     "d": ("at least 1", lambda x: x >= 1),
     "ns_coefficients": ("numbers", lambda x: all(abs(c) >= 0 for c in x)),
+    "shampoo_beta": ("None or from 0 up to, not including, 1", lambda x: x is None or 0 <= x < 1),
+    "precondition_frequency": ("at least 1", lambda x: x >= 1),
+    "max_precondition_dim": ("at least 0", lambda x: x >= 0),
     "ns_steps": ("a whole number from 0 to 99", lambda x: x in range(100)),
 }
 """What a hyperparameter of this name must be, unless its formula's own default is not so."""
