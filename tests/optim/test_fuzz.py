@@ -11,6 +11,7 @@ import random
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ OPTIMIZERS = {
     "Adadelta": {},
     "Adamax": {"lr": 0.01},
     "RAdam": {"lr": 0.01},
+    "Rprop": {},
     "Lion": {"weight_decay": 0.1},
     "AdaBelief": {"lr": 0.01},
     "Adan": {"lr": 0.01, "weight_decay": 0.1},
@@ -38,6 +40,7 @@ FLAGS = {
     "Adam": ("maximize", "amsgrad"),
     "AdamW": ("maximize", "amsgrad"),
 }
+COUNTS = ("step", "n_averaged")
 SHAPES = [(), (1,), (0,), (3, 5), (5, 3), (17,), (129,), (64, 33), (2, 3, 4, 5), (3, 1, 2)]
 
 
@@ -80,7 +83,7 @@ class Side:
         """A parameter's state entry at random, or None."""
         entries = [
             (p, k) for p in self.params if p in self.opt.state for k in self.opt.state[p]
-            if k != "step" and isinstance(self.opt.state[p][k], torch.Tensor)
+            if k not in COUNTS and isinstance(self.opt.state[p][k], torch.Tensor)
         ]  # fmt: skip
         return self.random.choice(entries) if entries else None
 
@@ -435,8 +438,48 @@ def fused_toggled(side):
         group["fused"] = None if group.get("fused") is False else False
 
 
+# ---- options ------------------------------------------------------------------------------------
+
+
+def clip_value_changed(side):
+    side.opt.clip_value = side.random.choice([None, 0.1, 1.0])
+
+
+def clip_norm_changed(side):
+    side.opt.clip_norm = side.random.choice([None, 0.5, 5.0])
+
+
+def built_with_other_options(side):
+    """A checkpoint goes on in an optimizer that does more, or less, besides its formula."""
+    draw = side.random
+    options = {
+        "average": draw.choice([None, "ema", "mean"]), "norms": draw.random() < 0.5,
+        "zero_grad": draw.random() < 0.3, "skip_nonfinite": draw.random() < 0.3,
+        "clip_value": draw.choice([None, 1.0]),
+    }  # fmt: skip
+    groups = [dict(group) for group in side.opt.param_groups]
+    entries = {p: dict(entry) for p, entry in side.opt.state.items()}
+    side.opt = type(side.opt)(groups, fused=side.fused, **options)
+    side.opt.state.clear()
+    side.opt.state.update(entries)
+
+
+def gradient_not_finite(side):
+    p = side.one()
+    if p.grad is not None and p.grad.layout is torch.strided and p.numel():
+        p.grad = p.grad.clone()
+        p.grad.view(-1)[0] = side.random.choice([float("nan"), float("inf")])
+
+
+def looked_at_averages(side):
+    with contextlib.suppress(StateError), side.opt.averaged():
+        pass
+
+
 OPERATIONS = [
-    grads_anew, grads_in_place, grads_by_backward, grads_none, grad_data, grad_transposed,
+    clip_value_changed, clip_norm_changed, built_with_other_options, gradient_not_finite,
+    looked_at_averages, grads_anew, grads_in_place, grads_by_backward, grads_none, grad_data,
+    grad_transposed,
     grad_expanded, grad_with_gaps, grad_sparse, grad_negative_view, grad_subclass, grad_aliases,
     grad_lazily_cloned, grad_freed_and_reused, data_moved, data_resized,
     data_smaller_at_the_same_address, data_other_shape_at_the_same_address, data_set,
@@ -471,6 +514,12 @@ def compare(ours, twin, trail):
             assert (mine.dtype, mine.shape) == (reference.dtype, reference.shape), trail
             rtol = 1e-4 if mine.dtype is torch.float32 else 1e-9
             assert torch.allclose(mine, reference, rtol=rtol, atol=rtol, equal_nan=True), trail
+    mine, reference = ours.opt.norms, twin.opt.norms
+    assert (mine is None) is (reference is None), trail
+    if mine is not None:
+        for kind in ("gradient", "parameter", "update", "nonfinite"):
+            pair = (getattr(mine, kind), getattr(reference, kind))
+            assert np.allclose(*pair, rtol=1e-3, atol=1e-3, equal_nan=True), (kind, pair, trail)
     for side in (ours, twin):
         for p, q in zip(side.params, ours.params, strict=True):
             sound = q.detach().clone().nan_to_num(1.0, 1.0, -1.0).clamp(-100, 100)
