@@ -62,7 +62,7 @@ class Adafactor(Optimizer, formula=adafactor, options=("*", "foreach", "maximize
         super().add_param_group(param_group)
         for k, p in enumerate(self.param_groups[-1]["params"]):
             if p.is_complex():
-                del self.param_groups[-1], self._schedules[-1]
+                del self.param_groups[-1], self.scheduled.groups[-1]
                 raise HyperparameterError(
                     f"Adafactor: a parameter must be real, the group's parameter {k} is {p.dtype}; "
                     "give it to AdamW"

@@ -100,7 +100,7 @@ def signature(
         )
     if taken := [name for name in (AVERAGE, COUNT) if name in formula.states]:
         raise FormulaError(
-            f"{formula.name}: a state may not be called {taken[0]!r}, by which every optimizer keeps "
+            f"{formula.name}: a state may not be called {taken[0]!r}, by which an optimizer keeps "
             "the average of p; give it another name"
         )
     values = {**OPTIONS, **formula.hyperparameters, **defaults, **AROUND}
@@ -226,46 +226,3 @@ def defaults(known: inspect.Signature) -> dict[str, Any]:
         for name, parameter in known.parameters.items()
         if name not in ("params", *AROUND) and parameter.default is not parameter.empty
     }
-
-
-# ---- schedules ----------------------------------------------------------------------------------
-
-Schedules = dict[str, Callable[[int], float]]
-"""Hyperparameters that are functions of the steps made."""
-
-
-def schedules(given: Mapping[str, Any], formula: Formula) -> Schedules:
-    """Return the hyperparameters that are given as functions of the steps made."""
-    return {word: given[word] for word in formula.hyperparameters if callable(given.get(word))}
-
-
-def follow(name: str, group: dict[str, Any], found: Schedules, shown: dict[str, float]) -> bool:
-    """Set what schedules give for a group's next step; tell whether that step counts.
-
-    An lr that was set to 0 by hand stays for the step, which does not count: so does
-    torch.distributed.checkpoint make states before it loads them.
-
-    Args:
-        shown: what they gave last, which this brings up to date; empty when that is not known.
-
-    Raises:
-        HyperparameterError: another hand, such as an lr_scheduler's, has set one of them.
-    """
-    other = [word for word in found if shown.get(word, group[word]) != group[word]]
-    if "lr" in found and "initial_lr" in group:
-        other = ["lr"]
-    held = other == ["lr"] and group["lr"] == 0 and "initial_lr" not in group
-    if other and not held:
-        raise HyperparameterError(
-            f"{name}: {other[0]} is a schedule of the optimizer's own, and something else sets it, "
-            f"too (an lr_scheduler?), to {group[other[0]]!r}; leave out one of the two"
-        )
-    now = values(found, group["schedule_step"])
-    group.update({word: value for word, value in now.items() if not (held and word == "lr")})
-    shown.update(now)
-    return not held
-
-
-def values(found: Schedules, step: int) -> dict[str, float]:
-    """Return what schedules give after `step` steps."""
-    return {word: float(schedule(step)) for word, schedule in found.items()}

@@ -18,8 +18,9 @@ from steepest.formula import parse
 from steepest.optim import hyper
 from steepest.optim.around import AROUND, Around, Norms, around, changed, norms
 from steepest.optim.averaged import swapped
-from steepest.optim.hyper import Rule, Schedules
+from steepest.optim.hyper import Rule
 from steepest.optim.in_backward import InBackward
+from steepest.optim.scheduled import Scheduled, Schedules, schedules, values
 from steepest.optim.state import State, fitted, numbered, plain
 from steepest.optim.update import Update
 
@@ -122,10 +123,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         self._around = Around()
-        self._schedules: list[Schedules] = []
-        self._scheduled: Schedules = {}
-        self._shown: dict[int, dict[str, float]] = {}
-        """What the schedules of a group gave last, by its place."""
+        self.scheduled = Scheduled(type(self).__name__)
+        """The hyperparameters that are functions of the steps made."""
         self._kinds: dict[str, type[Optimizer]] = {}
         """The classes of the groups that name one (`Mixed`)."""
         self._norm: float | None = None
@@ -142,8 +141,8 @@ class Optimizer(torch.optim.Optimizer):
         defaults = {**bound, **self.fixed}
         if "fused" not in self.options and defaults["fused"] is None:
             del defaults["fused"]  # so that groups and state_dicts have exactly torch's keys
-        self._scheduled = hyper.schedules(defaults, self.formula)
-        defaults |= hyper.values(self._scheduled, 0)
+        self.scheduled.inherited = schedules(defaults, self.formula)
+        defaults |= values(self.scheduled.inherited, 0)
         hyper.check(name, defaults, self.formula)
         super().__init__(params, defaults)
 
@@ -172,10 +171,6 @@ class Optimizer(torch.optim.Optimizer):
 
     # ---- groups and state ---------------------------------------------------------------------
 
-    def schedules(self, k: int) -> Schedules:
-        """Return the schedules of the param group in place `k`."""
-        return self._schedules[k]
-
     def rule(self, group: Mapping[str, Any]) -> Rule:
         """Return the formula and the defaults that serve a param group."""
         kind = self._kinds.get(group.get("optimizer", ""))
@@ -190,17 +185,13 @@ class Optimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict) and (self.formula is not None or self._kinds):
             name, formula, defaults, _ = self.rule(param_group)
             hyper.check_known(name, param_group, {**defaults, **self.defaults})
-            inherited = {k: v for k, v in self._scheduled.items() if k not in param_group}
-            found = inherited | hyper.schedules(param_group, formula)
+            found = self.scheduled.of(param_group, formula)
             if found:  # on a copy: the schedules stay in the user's own
-                param_group = param_group | hyper.values(found, 0)
+                param_group = param_group | values(found, 0)
             hyper.check(name, {**self.defaults, **param_group}, formula)
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
         self._check_matrices()
-        if found:
-            self.param_groups[-1].setdefault("schedule_step", 0)
-            self._shown[len(self.param_groups) - 1] = hyper.values(found, 0)
-        self._schedules.append(found)
+        self.scheduled.add(self.param_groups[-1], found)
         self._update = None
 
     def _check_matrices(self) -> None:
@@ -239,15 +230,15 @@ class Optimizer(torch.optim.Optimizer):
         self._in_backward = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_around", "_schedules", "_scheduled", "_kinds", "skipped_steps")
+        own = ("_around", "scheduled", "_kinds", "skipped_steps")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = dict(state)
         entries = own.pop("state", None)
         self._norm = None
-        self._shown = {}
         super().__setstate__(own)
+        self.scheduled.shown.clear()
         if entries is not None:
             self._state = State(self._forget, entries)
         self._forget()
@@ -425,25 +416,8 @@ class Optimizer(torch.optim.Optimizer):
         if self._around.extras.zero_grad:
             _plain(torch.optim.Optimizer.zero_grad)(self, set_to_none=False)
 
-    def evaluate_schedules(self) -> list[dict[str, Any]]:
-        """Set what schedules give for the step to come; return the groups for which it counts."""
-        counted = []
-        for k, found in enumerate(self._schedules):
-            if found:
-                if len(self.param_groups) != len(self._schedules):
-                    raise HyperparameterError(
-                        f"{type(self).__name__}: {len(self._schedules)} param groups were added, "
-                        f"there are {len(self.param_groups)}: which has a schedule is not known; "
-                        "build the optimizer anew instead of changing the list"
-                    )
-                group = self.param_groups[k]
-                shown = self._shown.setdefault(k, {})
-                if hyper.follow(type(self).__name__, group, found, shown):
-                    counted.append(group)
-        return counted
-
     def _step_once(self, scale: float) -> None:
-        scheduled = self.evaluate_schedules()
+        counted = self.scheduled.evaluate(self.param_groups)
         update, around = self._update, self._around
         if update is None or not update.step(self.param_groups, scale, around):
             if self.formula is None and not self._kinds:
@@ -459,7 +433,7 @@ class Optimizer(torch.optim.Optimizer):
             self.skipped_steps += 1
             self._left_out()
             return
-        for group in scheduled:
+        for group in counted:
             group["schedule_step"] += 1
 
 

@@ -16,7 +16,8 @@ from steepest.errors import StateError
 from steepest.formula import Formula, plan
 from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.shapes import COLUMN, FULL, ROW
-from steepest.optim.hyper import EXECUTION, Rule, Schedules, check, values
+from steepest.optim.hyper import EXECUTION, Rule, check
+from steepest.optim.scheduled import Schedules, values
 
 
 class Noting(dict):
@@ -112,7 +113,7 @@ def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
         options = _options(optimizer, rule, saved_group, k)
         keys = _matched(name, group, saved_group, k)
         entries = [state[key] for key in keys if isinstance(state.get(key), dict)]
-        _count_for_schedules(rule, optimizer.schedules(k), options, entries)
+        _count_for_schedules(rule, optimizer.scheduled.groups[k], options, entries)
         labels = group.get("param_names") or [f"{k}.{index}" for index in range(len(keys))]
         for label, p, key in zip(labels, group["params"], keys, strict=True):
             if key in state:
