@@ -57,7 +57,7 @@ VALUES = [
     (polynomial(total=4, power=2), {0: 1, 1: 0.5625, 4: 0, 5: 0}),
     (polynomial(total=4, power=0), {0: 1, 1: 1, 4: 1, 5: 1}),
     (restarts(2.0, first=2, end=1.0), {0: 2, 1: 1.5, 2: 2, 3: 1.5, 100: 2}),
-    (restarts(first=2, growth=3), {0: 1, 2: 1, 5: 0.5, 8: 1, 17: 0.5, 26: 1}),
+    (restarts(first=2, growth=3), {0: 1, 2: 1, 4: 0.75, 5: 0.5, 8: 1, 14: 0.75, 26: 1}),
     (polynomial(total=2, end=0.5), {0: 1, 1: 0.75, 2: 0.5, 3: 0.5}),
     (polynomial(4, total=5, warmup=1, power=2), {0: 2, 1: 4, 3: 1, 5: 0}),
     (warmup(4), {0: 0.2, 1: 0.4, 3: 0.8, 4: 1, 5: 1}),

@@ -134,6 +134,15 @@ def test_equals_torchs_closed_form(name, arguments):
         assert mine.get_last_lr() == pytest.approx(theirs._get_closed_form_lr(), 1e-15, 2e-14)
 
 
+@pytest.mark.parametrize(("name", "arguments"), CLOSED)
+def test_an_epoch_that_was_before_has_its_lr(name, arguments):
+    scheduler = build(ours, name, optimizer_of(), arguments)
+    seen = follow(scheduler, 12)
+    scheduler.step(5)
+    assert scheduler.get_last_lr() == seen[5]
+    assert follow(scheduler, 7) == seen[5:]
+
+
 def test_the_cosine_repeats_to_the_last_bit():
     scheduler = ours.CosineAnnealingLR(optimizer_of(), 7, 0.01)
     for epoch in range(30):
