@@ -3,6 +3,7 @@
 import ast
 import builtins
 import difflib
+import inspect
 from typing import Any, NoReturn
 
 from steepest.formula.shapes import FULL, HOST, TOTAL
@@ -199,6 +200,13 @@ class Kinds:
                 node,
                 f"`{word}` takes {tensors} tensor{'s' * (tensors > 1)} first, all by position",
                 f"write `{word}({', '.join('xyz'[:tensors])})`",
+            )
+        most = len(inspect.signature(WHOLE[word].function).parameters)
+        if len(node.args) > most:
+            self.refuse(
+                node.args[most],
+                f"`{word}` takes {most} argument{'s' * (most > 1)}, this is one more",
+                "leave it out",
             )
         for k, arg in enumerate(node.args):
             kind = self._number(arg, env)
