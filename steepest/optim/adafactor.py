@@ -7,9 +7,8 @@ squares, and is the dtype's rounding unit where it is None.
 Differs from torch: gradients may be sparse.
 """
 
-from typing import Any
+from torch import Tensor
 
-from steepest.errors import HyperparameterError
 from steepest.formula import (
     column_mean,
     epsilon,
@@ -57,13 +56,7 @@ def adafactor(
 class Adafactor(Optimizer, formula=adafactor, options=("*", "foreach", "maximize")):
     """Adam's scaling with memory for one number a row and one a column."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group of real parameters."""
-        super().add_param_group(param_group)
-        for k, p in enumerate(self.param_groups[-1]["params"]):
-            if p.is_complex():
-                del self.param_groups[-1], self.scheduled.groups[-1]
-                raise HyperparameterError(
-                    f"Adafactor: a parameter must be real, the group's parameter {k} is {p.dtype}; "
-                    "give it to AdamW"
-                )
+    @classmethod
+    def cannot_serve(cls, p: Tensor) -> str | None:
+        """Ask for real parameters."""
+        return "a parameter must be real: give others to AdamW" if p.is_complex() else None

@@ -9,6 +9,8 @@ Differs from torch: gradients may be sparse, and `maximize` turns them; matrices
 orthogonalized together, so a product's last bit in bfloat16 may round the other way.
 """
 
+from torch import Tensor
+
 from steepest.formula import columns, maximum, orthogonalize, rows, sqrt
 from steepest.optim.optimizer import Optimizer
 
@@ -34,4 +36,12 @@ def muon(
 class Muon(Optimizer, formula=muon, options=()):
     """Momentum orthogonalized, for the matrices of a network's hidden layers."""
 
-    only_matrices = True
+    @classmethod
+    def cannot_serve(cls, p: Tensor) -> str | None:
+        """Ask for real matrices."""
+        if p.ndim == 2 and not p.is_complex():
+            return None
+        return (
+            "a parameter must be a real matrix, of two dimensions: give others to AdamW, or all to "
+            "optim.Mixed (Muon for matrices, AdamW for the rest)"
+        )

@@ -78,8 +78,6 @@ class Optimizer(torch.optim.Optimizer):
     """The parsed formula (`steepest.formula.Formula`); None in a class that has none."""
     fixed: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[tuple[str, ...]] = hyper.LAYOUT
-    only_matrices: ClassVar[bool] = False
-    """Whether a parameter must have two dimensions and be real."""
 
     _step_supports_amp_scaling = False  # GradScaler unscales the gradients for a user's own step
     _update: Update | None = None
@@ -190,24 +188,25 @@ class Optimizer(torch.optim.Optimizer):
                 param_group = param_group | values(found, 0)
             hyper.check(name, {**self.defaults, **param_group}, formula)
         _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
-        self._check_matrices()
+        self._check_served()
         self.scheduled.add(self.param_groups[-1], found)
         self._update = None
 
-    def _check_matrices(self) -> None:
-        """Refuse the group just added where its class serves matrices and it has others."""
+    @classmethod
+    def cannot_serve(cls, p: Tensor) -> str | None:
+        """Say what a parameter must be for this rule, and what to do; None where it is that."""
+        return None
+
+    def _check_served(self) -> None:
+        """Refuse the group just added where its class cannot serve a parameter."""
         group = self.param_groups[-1]
         kind = self._kinds.get(group.get("optimizer", ""), type(self))
-        if not kind.only_matrices:
-            return
         for k, p in enumerate(group["params"]):
-            if p.ndim != 2 or p.is_complex():
+            if reason := kind.cannot_serve(p):
                 del self.param_groups[-1]
-                shape = "complex" if p.is_complex() else f"of shape {tuple(p.shape)}"
                 raise HyperparameterError(
-                    f"{kind.__name__}: a parameter must be a real matrix, of two dimensions; the "
-                    f"group's parameter {k} is {shape}; give it to AdamW, or all to optim.Mixed "
-                    f"({kind.__name__} for matrices, AdamW for the rest)"
+                    f"{kind.__name__}: {reason}; the group's parameter {k} is {p.dtype}, "
+                    f"{p.layout}, of shape {tuple(p.shape)}"
                 )
 
     @property

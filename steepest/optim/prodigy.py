@@ -41,7 +41,8 @@ def prodigy(
         s = beta3 * s + d / d0 * scaled_lr * g
     d_numerator = beta3 * d_numerator + total(d / d0 * scaled_lr * g * (p0 - p))
     denominator = total(abs(s))
-    d_hat = where(denominator == 0, d, d_coef * d_numerator / denominator)
+    idle = denominator == 0  # every gradient was 0 so far, or every lr
+    d_hat = where(idle, d, d_coef * d_numerator / where(idle, 1.0, denominator))
     d_max = maximum(d_max, d_hat)
     d = minimum(d_max, where(d == d0, maximum(d, d_hat), d) * growth_rate)
     if weight_decay != 0 and decouple:

@@ -11,9 +11,8 @@ or some of them merged). A side longer than `max_precondition_dim` keeps its own
 all of a vector, which is Adam's then.
 """
 
-from typing import Any
+from torch import Tensor
 
-from steepest.errors import HyperparameterError
 from steepest.formula import (
     eigenbasis,
     elements,
@@ -86,13 +85,7 @@ def soap(
 class SOAP(Optimizer, formula=soap, options=LAYOUT):
     """Adam in the bases in which a matrix's rows and its columns are uncorrelated."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group of real parameters."""
-        super().add_param_group(param_group)
-        for k, p in enumerate(self.param_groups[-1]["params"]):
-            if p.is_complex():
-                del self.param_groups[-1], self.scheduled.groups[-1]
-                raise HyperparameterError(
-                    f"SOAP: a parameter must be real, the group's parameter {k} is {p.dtype}; "
-                    "give it to AdamW"
-                )
+    @classmethod
+    def cannot_serve(cls, p: Tensor) -> str | None:
+        """Ask for real parameters."""
+        return "a parameter must be real: give others to AdamW" if p.is_complex() else None

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from steepest.errors import HyperparameterError, SteepestError
+from steepest.errors import SteepestError
 from steepest.formula import sqrt
 from steepest.kernels.rows import lazy
 from steepest.optim.optimizer import Optimizer
@@ -31,17 +32,15 @@ def sparse_adam(p, g, exp_avg, exp_avg_sq, *, step, lr=1e-3, betas=(0.9, 0.999),
 class SparseAdam(Optimizer, formula=sparse_adam, options=("maximize",)):
     """Adam for sparse gradients, such as those of `nn.Embedding(sparse=True)`."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group whose parameters can have a sparse gradient: dense and real ones."""
-        super().add_param_group(param_group)
-        for k, p in enumerate(self.param_groups[-1]["params"]):
-            if p.layout is not torch.strided or p.is_complex():
-                del self.param_groups[-1]
-                given = p.dtype if p.is_complex() else p.layout
-                raise HyperparameterError(
-                    f"SparseAdam: a parameter must be dense and real, the group's parameter {k} "
-                    f"is {given}; the gradient alone is sparse (nn.Embedding(sparse=True))"
-                )
+    @classmethod
+    def cannot_serve(cls, p: Tensor) -> str | None:
+        """Ask for parameters that can have a sparse gradient."""
+        if p.layout is torch.strided and not p.is_complex():
+            return None
+        return (
+            "a parameter must be dense and real: the gradient alone is sparse "
+            "(nn.Embedding(sparse=True))"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state by torch's keys; `step` is a whole number, as torch's has it."""

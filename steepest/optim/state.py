@@ -7,6 +7,7 @@ again at each step, the dicts that hold them say when an entry was replaced.
 from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from steepest.errors import StateError
 from steepest.formula import Formula, plan
 from steepest.formula.extras import AVERAGE, COUNT
-from steepest.formula.shapes import COLUMN, FULL, ROW
+from steepest.formula.shapes import COLUMN, FULL, ROW, TORCH
+from steepest.kernels.reference import COMPUTED_IN
 from steepest.optim.hyper import EXECUTION, Rule, check
 from steepest.optim.scheduled import Schedules, values
 
@@ -264,12 +266,20 @@ def _needed(
     return [*made.reads, *made.numbers, *(["step"] if formula.counts else [])]
 
 
-def _copied(where: str, key: str, value: Any, p: Tensor, formula: Formula) -> Tensor | float:
+@dataclass(frozen=True)
+class Kept:
+    """A tensor that torch is not to cast to p's dtype: one that is computed in another."""
+
+    tensor: Tensor
+
+
+def _copied(where: str, key: str, value: Any, p: Tensor, formula: Formula) -> Tensor | float | Kept:
     if key == "step":
         return _count(where, value)
     if key == COUNT or key in formula.numbers:
         return _number(where, key, value)
-    shape = _shape(formula.shapes.get(key, FULL), p)
+    kind = formula.shapes.get(key, FULL)
+    shape = _shape(kind, p)
     if not isinstance(value, Tensor) or (value.shape != shape and shape is not None):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise StateError(
@@ -277,6 +287,8 @@ def _copied(where: str, key: str, value: Any, p: Tensor, formula: Formula) -> Te
         )
     if value.is_complex() and not p.is_complex():
         raise StateError(f"{where}: {key!r} is complex, the parameter is {p.dtype}")
+    if kind in TORCH:
+        return Kept(value.detach().to(p.device, COMPUTED_IN.get(p.dtype, p.dtype), copy=True))
     return value.detach().clone(memory_format=torch.preserve_format)
 
 
@@ -295,14 +307,16 @@ def _number(where: str, key: str, value: Any) -> float:
 
 
 def numbered(optimizer: Any) -> None:
-    """Make states of one number the tensors that they are, after torch has loaded them."""
+    """Make what `fitted` kept from torch's cast the tensors that they are, once it has loaded."""
     for group in optimizer.param_groups:
-        names = (*optimizer.rule(group).formula.numbers, COUNT)
+        numbers = {*optimizer.rule(group).formula.numbers, COUNT}
         for p in group["params"]:
             entry = optimizer.state.get(p, {})
-            for name in names:
-                if isinstance(entry.get(name), float):
-                    entry[name] = torch.tensor(entry[name], dtype=torch.float64, device="cpu")
+            for name, value in list(entry.items()):
+                if isinstance(value, Kept):
+                    entry[name] = value.tensor
+                elif name in numbers and isinstance(value, float):
+                    entry[name] = torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _count(where: str, value: Any) -> Tensor:

@@ -453,7 +453,7 @@ def test_a_dense_gradient_is_refused_and_nothing_has_changed():
 
 UNFIT = {
     "complex": (lambda: torch.ones(2, dtype=torch.complex64), "parameter 1 is torch.complex64"),
-    "sparse": (lambda: torch.eye(2).to_sparse(), "parameter 1 is torch.sparse_coo"),
+    "sparse": (lambda: torch.eye(2).to_sparse(), "parameter 1 is torch.float32, torch.sparse_coo"),
 }
 
 
