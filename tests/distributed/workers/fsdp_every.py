@@ -15,8 +15,10 @@ EVERY = [
     cls
     for cls in vars(optim).values()
     if inspect.isclass(cls) and issubclass(cls, optim.Optimizer) and cls.formula is not None
-    if cls is not optim.SparseAdam  # a DTensor has no sparse gradient
+    if cls not in (optim.SparseAdam, optim.SOAP)
 ]
+"""A DTensor has no sparse gradient; SOAP's bases of such small matrices rest on rounding, see
+fsdp_options.py for it."""
 
 
 def made(cls, net, **more):

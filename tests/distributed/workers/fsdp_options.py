@@ -197,20 +197,20 @@ def in_backward(make, fused):
     assert_same_parameters(net, alone, "in backward")
 
 
-def matrix():
-    """A matrix's word, of which every process has some rows, one fewer than the other."""
+def matrix(cls, rows):
+    """Words for matrices, of which every process has some rows, one fewer than the other."""
     mesh = init_device_mesh("cpu", (2,))
-    start = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    start = torch.randn(rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     p = nn.Parameter(distribute_tensor(start, mesh, [Shard(0)]))
     alone = nn.Parameter(start.clone())
-    ours, theirs = Turned([p]), Turned([alone], fused=False)
-    for k in range(3):
-        g = start.cos() + k * start
+    ours, theirs = cls([p]), cls([alone], fused=False)
+    for k in range(5):
+        g = start.cos() + (k * start).sin()
         p.grad, alone.grad = distribute_tensor(g, mesh, [Shard(0)]), g
         ours.step()
         theirs.step()
-        assert p.placements == ours.state[p]["exp_avg"].placements == (Shard(0),)
         assert_close(whole(p), alone.detach())
+    assert p.placements == ours.state[p]["exp_avg"].placements == (Shard(0),)
 
 
 with process_group():
@@ -229,4 +229,5 @@ with process_group():
         for placements in ([Replicate()], [Shard(0)], [Shard(1)]):
             placed(placements, as_placed(*placements), fused=fused)
             placed(placements, halves, fused=fused)
-    matrix()
+    matrix(Turned, rows=5)
+    matrix(partial(optim.SOAP, precondition_frequency=2), rows=3)
