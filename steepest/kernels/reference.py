@@ -19,7 +19,7 @@ from steepest.formula.shapes import TORCH
 from steepest.formula.whole import gathered, spread, totals
 from steepest.kernels import rows
 
-_COMPUTED_IN = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+COMPUTED_IN = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 """Half precision is computed in float32 and rounded once, when it is stored."""
 
 
@@ -180,7 +180,7 @@ def _computed(t: Tensor) -> Tensor:
         t = t.to_dense()
     if t.is_complex():
         t = torch.view_as_real(t.resolve_conj())
-    return t.to(_COMPUTED_IN.get(t.dtype, t.dtype))
+    return t.to(COMPUTED_IN.get(t.dtype, t.dtype))
 
 
 def _store(t: Tensor, index: rows.Index, value: Any) -> None:
