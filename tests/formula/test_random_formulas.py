@@ -10,6 +10,7 @@ import importlib.util
 import math
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,8 @@ class Draft:
     draw: object
     names: list[str] = field(default_factory=lambda: list(ELEMENTS))
     lines: list[str] = field(default_factory=list)
+    host: list[str] = field(default_factory=lambda: list(HOST))
+    forms: list = field(default_factory=lambda: FORMS)
 
     def pick(self, items):
         return self.draw(st.sampled_from(items))
@@ -41,7 +44,9 @@ class Draft:
         if depth == 0:
             return self.pick(self.names)
         x = self.element(depth - 1)
-        return self.pick(FORMS)(x, lambda: self.element(depth - 1), lambda: self.pick(HOST))
+        return self.pick(self.forms)(
+            x, lambda: self.element(depth - 1), lambda: self.pick(self.host)
+        )
 
     def block(self, indent: str, decisions: int) -> None:
         """Some lines, that change old names or make new ones where nothing is decided."""
@@ -91,11 +96,30 @@ FORMS = [
 ]
 
 
+WHOLE = [
+    lambda x, e, h: f"({x} / (norm({e()}) + {h()}))",
+    lambda x, e, h: f"({x} - mean({e()}))",
+    lambda x, e, h: f"where(norm({x}) > {h()}, {e()}, {x})",
+    lambda x, e, h: f"({x} / (1 + abs(total({e()}))))",
+    lambda x, e, h: f"where(total({e()}) > {h()}, {x}, {h()})",
+]
+"""What sees a whole tensor."""
+
+
 @st.composite
-def formulas(draw) -> str:
-    """The source of a formula `rule` with up to three states, one of them perhaps tested."""
+def formulas(draw, whole=False) -> str:
+    """The source of a formula `rule` with up to three states, one of them perhaps tested.
+
+    `whole` draws words of a whole tensor, too, and two states of one number.
+    """
     states = draw(st.permutations(["m", "sum", "n", "s_1", "p_1"]))[: draw(st.integers(0, 3))]
     draft = Draft(draw)
+    counts = ["pace", "fall"] if whole else []
+    if whole:
+        draft.forms = [*FORMS, *WHOLE, *WHOLE]
+        draft.lines += ["if fall is None:", "    fall = 1.0", "fall = 0.9 * fall * beta1"]
+        draft.lines.append(f"pace = 0.5 * pace + {draft.pick(HOST)} + fall")
+        draft.host += ["pace", "fall"]
     for k, state in enumerate(states):
         tested = k == 0 and draw(st.booleans())
         update = f"{state} = {draft.pick(HOST)} * {state} + {draft.element(2)}"
@@ -108,10 +132,12 @@ def formulas(draw) -> str:
     if draw(st.booleans()):
         draft.lines += ["if flag:", "    lr = lr * 0.5 + 1 / step", "beta1 = beta1 * scale"]
     draft.lines.append(f"p = p - lr * {draft.element()} * beta1")
+    states = [*states, *counts]
     returned = ", ".join(["p", *states])
+    seen = ", mean, norm, total" if whole else ""
     body = "".join(f"    {line}\n" for line in ["beta1, _ = betas", *draft.lines])
     return (
-        "from steepest.formula import exp, log, maximum, minimum, sign, sqrt, where\n\n\n"
+        f"from steepest.formula import exp, log, maximum, minimum, sign, sqrt, where{seen}\n\n\n"
         f"def rule({', '.join(['p', 'g', *states])}, *, step, lr, scale, flag, betas):\n"
         f"{body}    return {returned}\n"
     )
@@ -134,7 +160,10 @@ groups = st.fixed_dictionaries(
 class Rounded(TorchDispatchMode):
     """Moves every result of an operation by up to two rounding units of a dtype."""
 
-    MOVED = ("add", "sub", "rsub", "mul", "div", "pow", "sqrt", "exp", "log", "reciprocal", "where")
+    MOVED = (
+        "add", "sub", "rsub", "mul", "div", "pow", "sqrt", "exp", "log", "reciprocal", "where",
+        "linalg_vector_norm", "mean", "sum",
+    )  # fmt: skip
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -243,7 +272,8 @@ class Drawn:
         return x
 
 
-def test_kernel_reference_and_numbers_agree(tmp_path):
+@pytest.mark.parametrize("whole", [False, True], ids=["element by element", "whole tensors"])
+def test_kernel_reference_and_numbers_agree(whole, tmp_path):
     sharp = total = examples = 0
 
     @settings(
@@ -255,7 +285,7 @@ def test_kernel_reference_and_numbers_agree(tmp_path):
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        source=formulas(),
+        source=formulas(whole=whole),
         group=groups,
         size=st.sampled_from([1, 3, 17, 33]),
         dtype=st.sampled_from([torch.float32, torch.float64]),
@@ -275,14 +305,14 @@ def test_kernel_reference_and_numbers_agree(tmp_path):
             made.param_groups[0]["flag"] ^= step == 3
             expected = reference_step(made, rounded=False)
             moved = [reference_step(made, rounded=True) for _ in range(8)]
-            numbers = on_numbers(made) if dtype is torch.float64 else {}
+            numbers = on_numbers(made) if dtype is torch.float64 and not whole else {}
             made.step()
             actual = results(made)
             assert actual.keys() == expected.keys()
             for name in actual:
                 others = [result[name] for result in moved]
                 sharp += compare(actual[name], expected[name], others)
-                total += size
+                total += actual[name].numel()
                 if name in numbers:
                     real = numbers[name].imag == 0
                     kept = [t[real] for t in (numbers[name].real, expected[name])]
