@@ -8,29 +8,19 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from steepest.errors import KernelError
-from steepest.formula import Formula, Plan, plan
+from steepest.formula import Formula, Plan
 from steepest.formula.extras import COUNT
 from steepest.kernels import reference
-from steepest.kernels.launch import Launch, Part, lies_within, share_memory
-from steepest.kernels.staged import why_not_matrix
-from steepest.kernels.tensors import why_not, why_not_counter
+from steepest.kernels.launch import Launch, Part, gradients_meet, lies_within, share_memory
 from steepest.optim import shared
 from steepest.optim.around import Around
-from steepest.optim.shards import Shards, is_shard, local, place, why_not_shard
-
-
-class Row(NamedTuple):
-    """One parameter that the reference updates."""
-
-    plan: Plan
-    p: Tensor
-    group: dict[str, Any]
+from steepest.optim.placing import Placing, Row, numbers_of
+from steepest.optim.shards import local
 
 
 class Update:
@@ -65,24 +55,12 @@ class Update:
             (group, list(group["params"]), group.get("fused"), group.get("differentiable"))
             for group in groups
         ]
-        self.idle: list[Tensor] = []
         self.launches: list[Launch] = []
-        self.rows: list[Row] = []
-        self.first: dict[Tensor, list[tuple[str, Tensor]]] = {}
-        """States that this step makes, entered once it has run; the next step has another plan."""
-        self.numbers: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        """Groups with tensors among their hyperparameters, and their copies with numbers."""
-        params = [p for group in groups for p in group["params"]] if only is None else [only]
-        self.shards = Shards(params) if any(map(is_shard, params)) else None
-        parts: dict[tuple, Part] = {}
-        for k, group in enumerate(map(self._numbered, groups)):
-            for p in group["params"] if only is None else [only]:
-                if p.grad is None:
-                    self.idle.append(p)
-                else:
-                    self._place(k, formulas[k], group, p, parts)
+        self.placing = placing = Placing(formulas, groups, state, around, only)
+        self.rows, self.idle, self.first = placing.rows, placing.idle, placing.first
+        self.numbers, self.shards = placing.numbers, placing.shards
         with self.shards.lend() if self.shards is not None else nullcontext():
-            self._launch(parts)
+            self._launch(placing.parts)
         made = any(p.absent.intersection((*p.writes, *p.numbers)) for p in self._plans())
         self.lasting = not made and not self.first
         plain = len(self.launches) == 1 and not self.rows and self.lasting
@@ -94,106 +72,6 @@ class Update:
         self.row_sums: list[dict[str, float]] = []
         self.scale = 1.0
 
-    # ---- working it out -----------------------------------------------------------------------
-
-    def _place(
-        self, k: int, formula: Formula, group: dict[str, Any], p: Tensor, parts: dict[tuple, Part]
-    ) -> None:
-        """Put a parameter into the part of a kernel, or among the reference's rows."""
-        entry = self.state.get(p, {})
-        step = int(entry.get("step", 0))
-        absent = frozenset(s for s in formula.tested if entry.get(s) is None)
-        known = (*formula.numbers, COUNT)
-        numbers = {s: float(entry[s]) for s in known if entry.get(s) is not None}
-        own = {**dict(self.around.given), **numbers, "p": p}
-        chosen = plan(formula, group, step + 1, absent, own, self.around.extras)
-        if formula.counts or chosen.states or chosen.numbers or chosen.writes:
-            entry = self.state[p]
-        states = self._states(chosen, p, entry)
-        held = self._held(chosen, p, entry)
-        counter = entry["step"] if formula.counts else None
-        reason = self._refusal(chosen, group, p, states, counter)
-        if reason is not None:
-            self._refer(chosen, p, group, reason)
-            return
-        shape = p.shape if chosen.shaped else None
-        key = (chosen, p.dtype, place(p), k, step, shape, tuple(map(repr, numbers.items())))
-        part = parts.setdefault(key, Part(group, step, own))
-        if self.shards is not None:
-            p, states = self.shards.take(p, states)
-        part.params.append(p)
-        part.states.append(states)
-        part.counters.append(counter)
-        part.numbers.append(held)
-        part.entries.append(entry)
-
-    def _numbered(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return a group to take the hyperparameters from: numbers, even where tensors hold them.
-
-        Scalars are computed in float64, and a tensor's arithmetic costs microseconds.
-        """
-        numbers = _numbers(group)
-        if not numbers or group.get("differentiable"):
-            return group
-        copy = {**group, **numbers}
-        self.numbers.append((group, copy))
-        return copy
-
-    def _states(self, chosen: Plan, p: Tensor, entry: dict[str, Any]) -> tuple[Tensor, ...]:
-        """Return the states that a plan touches, made where they are not there yet."""
-        if chosen.formula.counts and not isinstance(entry.get("step"), Tensor):
-            entry["step"] = torch.tensor(entry.get("step", 0), dtype=torch.float32, device="cpu")
-        for name in chosen.states:
-            if name in chosen.reads and entry.get(name) is None:
-                entry[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        made = [name for name in chosen.states if entry.get(name) is None]
-        if made:
-            empty = [torch.empty_like(p, memory_format=torch.preserve_format) for _ in made]
-            self.first[p] = list(zip(made, empty, strict=True))
-        new = dict(self.first.get(p, ()))
-        return tuple(new[name] if name in new else entry[name] for name in chosen.states)
-
-    def _held(self, chosen: Plan, p: Tensor, entry: dict[str, Any]) -> tuple[Tensor, ...]:
-        """Return the tensors of a plan's states of one number, made where they are not there."""
-        held = []
-        for name in chosen.numbers:
-            value = entry.get(name)
-            if not isinstance(value, Tensor) or value.dtype is not torch.float64:
-                start = 0.0 if value is None else float(value)
-                value = torch.tensor(start, dtype=torch.float64, device="cpu")
-                if name in chosen.absent:
-                    self.first.setdefault(p, []).append((name, value))
-                else:
-                    entry[name] = value
-            held.append(value)
-        return tuple(held)
-
-    def _refusal(
-        self,
-        chosen: Plan,
-        group: dict[str, Any],
-        p: Tensor,
-        states: tuple[Tensor, ...],
-        counter: Tensor | None,
-    ) -> str | None:
-        if group.get("fused") is False:
-            return "fused=False asks for the reference"
-        if group.get("differentiable"):
-            return "differentiable=True records the step, which a kernel cannot"
-        assert p.grad is not None
-        reason = why_not_shard(chosen, p, states) or why_not_matrix(chosen, p)
-        reason = reason or why_not(local(p), *map(local, (p.grad, *states)))
-        return why_not_counter(counter) if reason is None and counter is not None else reason
-
-    def _refer(self, chosen: Plan, p: Tensor, group: dict[str, Any], reason: str) -> None:
-        if group.get("fused"):
-            raise KernelError(
-                f"{chosen.formula.name}: fused=True, but no kernel can serve a parameter of shape "
-                f"{tuple(p.shape)}: {reason}; leave fused=None to have the reference update it"
-            )
-        self.first.pop(p, None)
-        self.rows.append(Row(chosen, p, group))
-
     def _launch(self, parts: dict[tuple, Part]) -> None:
         together: dict[tuple, list[Part]] = {}
         for (chosen, dtype, where, *_), part in parts.items():
@@ -201,13 +79,15 @@ class Update:
         launches = [Launch(chosen, dtype, parts) for (chosen, dtype, _), parts in together.items()]
         if not share_memory(launches, self._referred()):
             self.launches = launches
-            if self._rows_are_current():
+            if self._rows_are_current() and not self._zeroes_too_early():
                 return
             self.launches = []
         for (chosen, *_), part in parts.items():
             for p in part.params:
                 whole = p if self.shards is None else self.shards.owner(p)
-                self._refer(chosen, whole, part.group, "it shares memory with another tensor")
+                self.placing.refer(
+                    chosen, whole, part.group, "it shares memory with another tensor"
+                )
         if self.shards is not None:
             self.shards.whole.clear()
         order = {p: k for k, p in enumerate(p for g in self.groups for p in g["params"])}
@@ -236,13 +116,16 @@ class Update:
         if self.shards is not None and not self.shards.lent:
             return self._step_on_shards(groups, scale, around)
         for group, copy in self.numbers:
-            copy.update(group, **_numbers(group))
+            copy.update(group, **numbers_of(group))
         reads_first = around.clip_norm is not None or around.skip_nonfinite
         if not reads_first and self.single is not None and self.depth == 1:
+            self.scale = scale
             return self.single.prepare(scale, around.given) and self.single.run_if_fits()
         for launch in self.launches:
             if not launch.fits():
                 return False
+        if self._zeroes_too_early():
+            return False
         given = dict(around.given)
         wanted = scale
         if reads_first:
@@ -297,6 +180,13 @@ class Update:
             if g is None or (self.launches and lies_within(self.launches[0], local(g))):
                 return False
         return True
+
+    def _zeroes_too_early(self) -> bool:
+        """Tell whether a launch would set a gradient to zero that another, or a row, is to read."""
+        if not self.around.extras.zero_grad or len(self.launches) + len(self.rows) < 2:
+            return False
+        rows = (local(row.p.grad) for row in self.rows if row.p.grad is not None)
+        return bool(self.launches) and gradients_meet(self.launches, rows)
 
     def _prepare(self, scale: float, given: Mapping[str, float]) -> bool:
         """Compute every launch's scalars; False when a host decision no longer holds."""
@@ -427,15 +317,3 @@ def _clipped(scale: float, norm: float, bound: float | None) -> float:
 
 
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
-
-
-def _numbers(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that are tensors, as numbers."""
-    found = {}
-    for name, value in group.items():
-        if name != "params":
-            if isinstance(value, Tensor):
-                found[name] = value.item()
-            elif isinstance(value, tuple) and any(isinstance(x, Tensor) for x in value):
-                found[name] = tuple(float(x) for x in value)
-    return found
