@@ -105,7 +105,13 @@ ROWS = {
     "SOAP": [
         {},
         *rows(**{k: [v] for k, v in WIDE.items()}, precondition_frequency=[1, 3], **DECAY),
-        *rows(lr=[0.1], shampoo_beta=[0.5], max_precondition_dim=[2, 3, 4], **MAXIMIZE),
+        *rows(
+            lr=[0.1],
+            shampoo_beta=[0.5],
+            precondition_frequency=[2],
+            max_precondition_dim=[2, 3, 4],
+            **MAXIMIZE,
+        ),
     ],
     "Lion": [{}, *rows(lr=[0.1], betas=[(0.6, 0.7), (0.9, 0.5)], **DECAY, **MAXIMIZE)],
     "AdaBelief": [

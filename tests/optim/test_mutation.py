@@ -421,6 +421,10 @@ SAME_DEFAULTS: dict[str, dict[str, str]] = {
         "step_sizes=(1e-06, 45.0)": "no step grows so long; torch has the same signature",
         "step_sizes=(0.001, 50)": "none shrinks so far",
     },
+    "SOAP": {
+        "precondition_frequency=9.0": "no row with the default is so long",
+        "max_precondition_dim=9000.0": "no matrix is so large",
+    },
     "Adan": {"no_prox=True": "says how to decay, and the default is not to"},
 }
 """Defaults that change no number of the rows, with the reason."""
