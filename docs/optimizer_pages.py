@@ -82,7 +82,7 @@ def page(kind: Any) -> str:
     text = PAGE.format(
         name=kind.__name__,
         summary=summary,
-        about="  \n".join(re.sub(r"(https?://\S+)", r"<\1>", about).splitlines()),
+        about=_unwrapped(re.sub(r"(https?://\S+)", r"<\1>", about)),
         signature=_signature(kind),
         options=_listed(arguments) if formula is None else SHARED + _options(kind),
     )
@@ -90,6 +90,11 @@ def page(kind: Any) -> str:
         return text
     text += FORMULA.format(formula=formula.source.rstrip())
     return text if is_lazy(formula) else text + _kernel(kind)
+
+
+def _unwrapped(text: str) -> str:
+    """Return text with the line breaks that follow a sentence or an address, and no others."""
+    return re.sub(r"(?<=[.>])\n(?=[A-Z])", "  \n", text)
 
 
 def _kernel(kind: Any) -> str:

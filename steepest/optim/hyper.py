@@ -210,6 +210,11 @@ def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> No
         raise HyperparameterError(
             f"{name}: {word} is of all groups together; give it to {name}, not to a param group"
         )
+    if isinstance(kind := group.get("optimizer"), type):
+        raise HyperparameterError(
+            f"{name}: a param group names {kind.__name__} as its optimizer, but {name} has one "
+            "rule for all groups; give the groups to optim.Mixed"
+        )
     words = [*known, "params", "param_names"]
     for word in group:
         near = difflib.get_close_matches(word, words, n=1, cutoff=0.85)

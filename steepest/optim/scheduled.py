@@ -16,8 +16,22 @@ def schedules(given: Mapping[str, Any], formula: Formula) -> Schedules:
 
 
 def values(found: Schedules, step: int) -> dict[str, float]:
-    """Return what schedules give after `step` steps."""
-    return {word: float(schedule(step)) for word, schedule in found.items()}
+    """Return what schedules give after `step` steps.
+
+    Raises:
+        HyperparameterError: one gives no number.
+    """
+    return {word: _number(word, schedule(step), step) for word, schedule in found.items()}
+
+
+def _number(word: str, value: Any, step: int) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise HyperparameterError(
+            f"the schedule of {word} must give a number, not {value!r} (at step {step}); a number "
+            "may be scheduled, not several at once"
+        ) from None
 
 
 class Scheduled:

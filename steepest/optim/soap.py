@@ -1,7 +1,8 @@
 """SOAP: Adam in the eigenbases of the gradients' products of rows and of columns.
 
-Vyas et al. 2024, Algorithm 3, https://arxiv.org/abs/2409.11321; the bases are refined by their
-Algorithm 4. The states `left`, `right` are their L and R, `left_basis`, `right_basis` Q_L and Q_R.
+Vyas et al. 2024, Algorithm 3, https://arxiv.org/abs/2409.11321
+Bases are refined by their Algorithm 4. The states `left`, `right` are their L and R, `left_basis`,
+`right_basis` their Q_L and Q_R.
 Differs from Vyas et al., as their code does: the first update only sets up the bases, Adam's bias
 is corrected, and the mean of squares has its root before eps is added; weight decay is decoupled,
 after the step.

@@ -338,3 +338,10 @@ def test_what_is_refused(make, patterns, options, message):
     with pytest.raises(HyperparameterError, match=re.escape(message)) as error:
         groups(make(), patterns, **options)
     assert str(error.value).startswith("groups: ")
+
+
+def test_a_rule_of_its_own_for_a_group_needs_mixed():
+    patterns = {"*.bias": {"optimizer": optim.SGD, "lr": 0.1}}
+    for kind in (optim.AdamW, optim.LBFGS):
+        with pytest.raises(HyperparameterError, match=r"names SGD .* to optim\.Mixed"):
+            kind(groups(Net(), patterns))

@@ -271,6 +271,17 @@ def test_a_group_taken_out_of_the_list():
         run(optimizer, [a, b], [0])
 
 
+@pytest.mark.parametrize("value", [None, "high", (0.1, 0.2)])
+def test_a_schedule_gives_numbers(value):
+    with pytest.raises(HyperparameterError, match="the schedule of lr must give a number, not "):
+        optim.SGD(parameters(), lr=lambda step: value)
+    own = parameters()
+    optimizer = optim.SGD(own, lr=lambda step: 0.1 if step < 1 else value)
+    run(optimizer, own, [0])
+    with pytest.raises(HyperparameterError, match=r"\(at step 1\)"):
+        run(optimizer, own, [0])
+
+
 @pytest.mark.parametrize("value", [-1.0, math.nan])
 def test_what_a_schedule_gives_first_is_checked(value):
     with pytest.raises(HyperparameterError, match="SGD: lr must be at least 0, not "):
