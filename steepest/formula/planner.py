@@ -324,7 +324,7 @@ class _Planner:
         call = ast.Call(ast.Name(word), [*(t.expr for t in tensors), *objects], [])
         key = ast.unparse(call)
         if shape == TOTAL:
-            return self._total(f"total_{node.lineno}_{node.col_offset}", call)
+            return self._total(f"total_{self.formula.name}_{node.lineno}_{node.col_offset}", call)
         if key not in self.wholes:
             made = self._line(word, _Value(call, shape))
             assert isinstance(made.expr, ast.Name)
