@@ -310,6 +310,18 @@ def share_memory(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
     return not all(apart)
 
 
+def gradients_meet(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
+    """Tell whether two gradients, of launches that fit or others, share memory."""
+    there = [g for g in others if g.layout is torch.strided and g.device.type == "cpu"]
+    first = [launch.job.arrays[J.ROWS][:, J.GRAD] for launch in launches]
+    last = [start + launch.job.sizes for start, launch in zip(first, launches, strict=True)]
+    far = np.array([_span(g) for g in there], np.int64).reshape(-1, 2)
+    spans = np.stack([np.concatenate([*first, far[:, 0]]), np.concatenate([*last, far[:, 1]])], 1)
+    spans = spans[spans[:, 0] < spans[:, 1]]
+    spans = spans[np.argsort(spans[:, 0])]
+    return bool((spans[1:, 0] < spans[:-1, 1]).any())
+
+
 def lies_within(launch: Launch, g: Tensor) -> bool:
     """Tell whether a gradient lies in memory that `share_memory` has found to be written."""
     if not_plain(g) is not None:

@@ -5,6 +5,7 @@ Gradients never all exist at once: the memory of a training step is that of the 
 
 import itertools
 from collections.abc import Iterator, Mapping
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,7 @@ class InBackward:
         self.optimizer = optimizer
         self.name = type(optimizer).__name__
         self._refuse_what_needs_all()
-        self.groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+        self._find_groups()
         for name, p in model.named_parameters() if model is not None else ():
             if p.requires_grad and p not in self.groups:
                 raise HyperparameterError(
@@ -66,7 +67,14 @@ class InBackward:
         return norms(parts, self.optimizer.param_groups, 1.0)
 
     def _step(self, p: Tensor) -> None:
-        optimizer, groups = self.optimizer, [self.groups[p]]
+        optimizer = self.optimizer
+        optimizer.check_learning()
+        now = optimizer.param_groups
+        if len(now) != len(self.seen) or not all(map(is_, now, self.seen)):
+            self._find_groups()  # load_state_dict makes new ones
+        if p not in self.groups:
+            return
+        groups = [self.groups[p]]
         self._refuse_what_needs_all()
         optimizer.scheduled.evaluate(optimizer.param_groups)
         update, around = self.updates.get(p), optimizer.around
@@ -81,6 +89,11 @@ class InBackward:
         if update.lasting:
             self.updates[p] = update
         p.grad = None
+
+    def _find_groups(self) -> None:
+        """Learn which group each parameter is in."""
+        self.seen = list(self.optimizer.param_groups)
+        self.groups = {p: group for group in self.seen for p in group["params"]}
 
     def _refuse_what_needs_all(self) -> None:
         """Refuse what rests on the gradients of all parameters: they never exist together."""

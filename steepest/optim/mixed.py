@@ -46,6 +46,9 @@ class Mixed(Optimizer):
         super().__init__(params, {})
         self._around = around("Mixed", given)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_default": self._default, "_own": self._own}
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group with the rule that it names, or the optimizer's default."""
         if not isinstance(param_group, dict):

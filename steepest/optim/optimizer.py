@@ -371,11 +371,16 @@ class Optimizer(torch.optim.Optimizer):
             group.get("train_mode", True) for group in self.param_groups
         )
 
-    def _refuse_resting(self) -> None:
-        raise StateError(
-            f"{type(self).__name__}: no step is made in evaluation; call optimizer.train() before, "
-            "or evaluate `with optimizer.averaged():`, which needs neither eval() nor train()"
-        )
+    def check_learning(self) -> None:
+        """Refuse an update while something else stands in the parameters' place."""
+        if self.swapped:
+            self._refuse_swapped("updated")
+        if self.rests:
+            raise StateError(
+                f"{type(self).__name__}: no step is made in evaluation; call optimizer.train() "
+                "before, or evaluate `with optimizer.averaged():`, which needs neither eval() nor "
+                "train()"
+            )
 
     def _refuse_swapped(self, what: str) -> None:
         if self.swapped:
@@ -385,10 +390,7 @@ class Optimizer(torch.optim.Optimizer):
             )
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if self.swapped:
-            self._refuse_swapped("updated")
-        if self.rests:
-            self._refuse_resting()
+        self.check_learning()
         loss = None
         if closure is not None:
             with torch.enable_grad():

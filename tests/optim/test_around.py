@@ -257,9 +257,11 @@ def negative(p, q):
 
 @pytest.mark.parametrize("fused", [None, False], ids=["kernel", "reference"])
 @pytest.mark.parametrize("hand", [shared, expanded, overlapping, sparse, negative])
-def test_zero_grad_reads_every_gradient_before_it_is_zeroed(hand, fused):
+@pytest.mark.parametrize("other", [{}, {"weight_decay": 1e-30}, {"fused": False}], ids=str)
+def test_zero_grad_reads_every_gradient_before_it_is_zeroed(hand, fused, other):
     p, q = (nn.Parameter(torch.ones(4)) for _ in range(2))
-    optimizer = optim.SGD([p, q], lr=0.25, zero_grad=True, norms=True, fused=fused)
+    groups = [{"params": [p]}, {"params": [q], **other}]
+    optimizer = optim.SGD(groups, lr=0.25, zero_grad=True, norms=True, fused=fused)
     for _ in range(2):
         hand(p, q)
         optimizer.step()

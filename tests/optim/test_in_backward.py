@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from steepest import optim
-from steepest.errors import HyperparameterError
+from steepest.errors import HyperparameterError, StateError
 from steepest.formula import total
 from steepest.schedules import cosine
 
@@ -88,6 +88,45 @@ def test_hooks_set_twice_step_once():
     train(model, ours, steps=1)
     train(twin, expected, steps=1)
     assert torch.equal(model[0].weight, twin[0].weight)
+
+
+def test_a_loaded_state_dict_brings_groups_whose_lr_counts():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = copy.deepcopy(model)
+    train(model, optimizer, steps=1)
+    for p, q in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def within_averaged(optimizer, backward):
+    with optimizer.averaged():
+        backward()
+
+
+def after_eval(optimizer, backward):
+    optimizer.eval()
+    backward()
+
+
+RESTING = {
+    "averaged": (lambda ps: optim.SGD(ps, lr=0.1, average="ema"), within_averaged),
+    "eval": (lambda ps: optim.ScheduleFreeSGD(ps, lr=0.1), after_eval),
+}
+
+
+@pytest.mark.parametrize("row", RESTING)
+def test_no_update_of_what_stands_in_the_parameters_place(row):
+    make, rest = RESTING[row]
+    model = network()
+    optimizer = make(model.parameters())
+    optimizer.step_in_backward(model)
+    train(model, optimizer, steps=2)
+    with pytest.raises(StateError):
+        rest(optimizer, lambda: model(torch.randn(4, 8)).sum().backward())
 
 
 def centred(p, g, *, lr=0.1):

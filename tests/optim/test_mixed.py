@@ -119,6 +119,9 @@ def test_copies_keep_the_rules():
     optimizer.step()
     assert all(torch.isfinite(p).all() for group in optimizer.param_groups for p in group["params"])
     assert [g["optimizer"] for g in optimizer.param_groups] == ["SGD", "RMSprop", "AdamW"]
+    optimizer.add_param_group({"params": [("later", nn.Parameter(torch.ones(2)))]})
+    assert optimizer.param_groups[-1]["optimizer"] == "AdamW"
+    assert optimizer.param_groups[-1]["lr"] == 3e-4
 
 
 def plain_class(params):

@@ -102,16 +102,18 @@ def test_the_gradients_norm_is_that_before_the_options(options, fused):
 
 
 @pytest.mark.parametrize("fused", [None, False], ids=["kernel", "reference"])
-def test_gradscalers_scale_is_not_in_the_norms(fused):
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_gradscalers_scale_is_not_in_the_norms(fused, clip_norm):
     params = parameters()
-    optimizer = optim.SGD(params.values(), lr=0.5, norms=True, clip_norm=1.0, fused=fused)
+    optimizer = optim.SGD(params.values(), lr=0.5, norms=True, clip_norm=clip_norm, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     give(params.values(), 0, float(scaler.scale(torch.ones(()))))
     whole = root(p.grad.norm() for p in params.values()) / 2**12
     scaler.step(optimizer)
     assert optimizer.norms.gradient == pytest.approx(whole, rel=1e-10)
-    assert float(optimizer.grad_norm) == pytest.approx(whole, rel=1e-6)
-    assert optimizer.norms.update == pytest.approx(0.5, rel=1e-5)
+    if clip_norm is not None:
+        assert float(optimizer.grad_norm) == pytest.approx(whole, rel=1e-6)
+    assert optimizer.norms.update == pytest.approx(0.5 * (clip_norm or whole), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [5, 70_000])
