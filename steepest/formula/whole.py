@@ -181,6 +181,8 @@ class Whole(NamedTuple):
     """The shape of the result, by that of the first argument."""
     tensors: int = 1
     """How many arguments are tensors; the others are the host's."""
+    stacks: bool = True
+    """Whether tensors of one shape may be given to it stacked, by a first dimension more."""
 
 
 WHOLE: dict[str, Whole] = {
@@ -190,14 +192,14 @@ WHOLE: dict[str, Whole] = {
     "row_mean": Whole(row_mean, {FULL: ROW, ROW: ROW, COLUMN: CORNER}),
     "column_mean": Whole(column_mean, {FULL: COLUMN, COLUMN: COLUMN, ROW: CORNER}),
     "orthogonalize": Whole(orthogonalize, {FULL: FULL}),
-    "gram_of_rows": Whole(gram_of_rows, {FULL: MATRIX}),
-    "gram_of_columns": Whole(gram_of_columns, {FULL: MATRIX}),
-    "into_rows": Whole(into_rows, {FULL: FULL}, 2),
-    "from_rows": Whole(from_rows, {FULL: FULL}, 2),
-    "into_columns": Whole(into_columns, {FULL: FULL}, 2),
-    "from_columns": Whole(from_columns, {FULL: FULL}, 2),
-    "eigenbasis": Whole(eigenbasis, {MATRIX: MATRIX}),
-    "refined_basis": Whole(refined_basis, {MATRIX: MATRIX}, 2),
+    "gram_of_rows": Whole(gram_of_rows, {FULL: MATRIX}, stacks=False),
+    "gram_of_columns": Whole(gram_of_columns, {FULL: MATRIX}, stacks=False),
+    "into_rows": Whole(into_rows, {FULL: FULL}, 2, stacks=False),
+    "from_rows": Whole(from_rows, {FULL: FULL}, 2, stacks=False),
+    "into_columns": Whole(into_columns, {FULL: FULL}, 2, stacks=False),
+    "from_columns": Whole(from_columns, {FULL: FULL}, 2, stacks=False),
+    "eigenbasis": Whole(eigenbasis, {MATRIX: MATRIX}, stacks=False),
+    "refined_basis": Whole(refined_basis, {MATRIX: MATRIX}, 2, stacks=False),
 }
 """Every word of a whole tensor by its name."""
 

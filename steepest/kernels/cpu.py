@@ -5,7 +5,7 @@ The text is meant to be read: `steepest show Adam` prints it, and the cache fold
 
 import ast
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ from steepest.formula.stages import Stage, names
 
 if TYPE_CHECKING:
     from steepest.kernels.machine import Native
+
+Shapes = Mapping[str, str]
+"""How large the value of a name is (shapes.py), where that is not one for each element."""
 
 TEMPLATE = '''"""{title}
 
@@ -60,8 +63,13 @@ def kernel(_begin, _end, _address):
 # ---- source text --------------------------------------------------------------------------------
 
 
-def source(plan: Plan, dtype: torch.dtype, k: int = -1) -> str:
-    """Return the kernel of a plan's stage as Python source for numba, float32 or float64."""
+def source(plan: Plan, dtype: torch.dtype, k: int = -1, spread: bool = False) -> str:
+    """Return the kernel of a plan's stage as Python source for numba, float32 or float64.
+
+    Args:
+        spread: whether values of rows and columns come with one for each element, which suits rows
+            too short for a loop of their own.
+    """
     real = {torch.float32: "float32", torch.float64: "float64"}[dtype]
     stage = plan.stages[k]
     last = stage is plan.stages[-1]
@@ -73,14 +81,15 @@ def source(plan: Plan, dtype: torch.dtype, k: int = -1) -> str:
     arguments = [f"_all_{name}" for name in arrays]  # a formula's have no `_` first
     arguments += ["_wholes"] * bool(stage.wholes) + ["_sums"] * bool(stage.sums)
     chunk = _once_a_row(plan) if last else []
-    chunk += _chunk(plan, stage, arrays, real, dtype.itemsize)
+    shapes = {} if spread else plan.shapes
+    chunk += _chunk(plan, stage, arrays, shapes, real, dtype.itemsize)
     return TEMPLATE.format(
         title=f"{title}.",
         version=__version__,
         real=real,
         arguments=", ".join(arguments),
-        before=_indented(4, _before(plan, stage)),
-        body=_indented(8, _body(plan, stage)),
+        before=_indented(4, _before(plan, stage, shapes)),
+        body=_indented(8, _body(stage, shapes)),
         after=_indented(4, [f"_sums[{j}] += _sum_{j}" for j in range(len(stage.sums))]),
         chunk=_indented(8, chunk),
     )
@@ -96,7 +105,7 @@ def _arrays(plan: Plan, stage: Stage) -> list[str]:
     return [name for name in plan.arrays if name in used]
 
 
-def _before(plan: Plan, stage: Stage) -> list[str]:
+def _before(plan: Plan, stage: Stage, shapes: Shapes) -> list[str]:
     """Return what is the same for all elements."""
     lines = ["_scale = _real(_scalars[1])"] * ("g" in stage.reads)
     first = J.FIRST_SCALAR + len(plan.numbers)
@@ -105,7 +114,7 @@ def _before(plan: Plan, stage: Stage) -> list[str]:
         f"{s} = _real(_scalars[{first + j}])" for j, s in enumerate(plan.scalars) if s in used
     ]
     lines += [f"{w} = _real(_wholes[{plan.wholes.index(w)}])" for w in stage.wholes]
-    lines += [f"{name} = _all_{name}[0]" for name in stage.reads if plan.shapes[name] == ROW]
+    lines += [f"{name} = _all_{name}[0]" for name in stage.reads if shapes.get(name) == ROW]
     return lines + [f"_sum_{j} = _wide(0)" for j in range(len(stage.sums))]
 
 
@@ -113,12 +122,12 @@ def _expressions(stage: Stage) -> list[ast.expr]:
     return [*(e for _, e in stage.lines), *stage.stores.values(), *stage.sums.values()]
 
 
-def _body(plan: Plan, stage: Stage) -> list[str]:
+def _body(stage: Stage, shapes: Shapes) -> list[str]:
     """Return what is done for each element."""
     loads = [
         f"{name} = _all_{name}[_i]"
         for name in stage.reads
-        if name not in ("g", "_g") and plan.shapes[name] != ROW
+        if name not in ("g", "_g") and shapes.get(name) != ROW
     ]
     if {"g", "_g"} & {*stage.reads}:
         loads.append("_g = _all_g[_i]")
@@ -153,10 +162,12 @@ def _once_a_row(plan: Plan) -> list[str]:
     return lines
 
 
-def _chunk(plan: Plan, stage: Stage, arrays: list[str], real: str, size: int) -> list[str]:
+def _chunk(
+    plan: Plan, stage: Stage, arrays: list[str], shapes: Shapes, real: str, size: int
+) -> list[str]:
     """Return the call of `update` for a chunk, or for each piece of a matrix's row in it."""
     lines, extra = [], []
-    if stage.wholes or any(plan.shapes.get(name) in (ROW, COLUMN) for name in arrays):
+    if stage.wholes or any(shapes.get(name) in (ROW, COLUMN) for name in arrays):
         lines.append("index = row_at(chunk, job)")
     if stage.wholes:
         extra.append("wholes")
@@ -171,12 +182,12 @@ def _chunk(plan: Plan, stage: Stage, arrays: list[str], real: str, size: int) ->
     def call(n: str) -> str:
         pointers = [
             f"pointer_{real}(row[{J.P + plan.arrays.index(name)}] + "
-            f"{place[plan.shapes.get(name, FULL)]})"
+            f"{place[shapes.get(name, FULL)]})"
             for name in arrays
         ]
         return f"update({', '.join([n, 'scalars', *pointers, *extra])})"
 
-    if all(plan.shapes.get(name, FULL) == FULL for name in arrays):
+    if all(shapes.get(name, FULL) == FULL for name in arrays):
         return [*lines, f"offset = start * {size}", call("n")]
     return [
         *lines,
@@ -232,12 +243,12 @@ def _product(base: ast.expr, power: int) -> ast.expr:
 # ---- native code --------------------------------------------------------------------------------
 
 
-def kernel(plan: Plan, dtype: torch.dtype, k: int = -1) -> "Native":
+def kernel(plan: Plan, dtype: torch.dtype, k: int = -1, spread: bool = False) -> "Native":
     """Return the compiled kernel of a plan's stage: from memory, from the cache or compiled."""
-    known = plan.kernels.get((dtype, k))
+    known = plan.kernels.get((dtype, k, spread))
     if known is None:
-        text = source(plan, dtype, k)
-        known = plan.kernels[dtype, k] = _machine().load(text, "kernel", plan.formula.name)
+        text = source(plan, dtype, k, spread)
+        known = plan.kernels[dtype, k, spread] = _machine().load(text, "kernel", plan.formula.name)
     return known
 
 

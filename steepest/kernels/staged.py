@@ -1,13 +1,14 @@
 """Staged: a launch of several kernels, with sums over tensors and torch's words between them.
 
 A plan whose words are all summed by kernels runs stage by stage over all tensors at once. One in
-which torch has a word runs tensor by tensor: what is handed to torch then needs memory for the
-largest tensor alone, and is still in the cache when the next kernel reads it.
+which torch has a word runs batch by batch: a large tensor alone, small ones of one shape together.
+What is handed to torch then needs memory for the largest tensor alone, and is still in the cache
+when the next kernel reads it.
 """
 
 import ast
-import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,16 @@ SCOPE: dict[str, Any] = {
 }  # fmt: skip
 """What torch's lines may call."""
 
+TOGETHER: dict[str, Any] = {
+    **SCOPE,
+    "norm": lambda x: torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True),
+    "mean": lambda x: x.mean(tuple(range(1, x.ndim)), keepdim=True),
+}
+"""The same for tensors that are stacked: one number for each of them."""
+
+ROOM = 1 << 18
+"""Elements up to which tensors of one shape are stacked: what is handed over stays in the cache."""
+
 
 def needs_stages(plan: Plan) -> bool:
     """Tell whether one kernel alone does not do."""
@@ -43,6 +54,23 @@ def why_not_matrix(plan: Plan, p: Tensor) -> str | None:
     return "its formula has values for rows and columns, and it is not contiguous"
 
 
+SHORT = 32
+"""Elements of a matrix's row below which a loop of its own costs more than it saves."""
+
+
+class Batch(NamedTuple):
+    """Rows that run together: one, or several of one shape, whose values for torch are stacked."""
+
+    part: Any
+    params: list[Tensor]
+    states: list[tuple[Tensor, ...]]
+    entries: list[dict[str, Any]]
+    rows: slice
+    handed: dict[str, Tensor]
+    spread: bool
+    """Whether values of rows and columns are spread over the elements for the kernels."""
+
+
 class Staged:
     """The kernels of a launch's stages, and the numbers and tensors that pass between them."""
 
@@ -50,10 +78,7 @@ class Staged:
         plan, job = launch.plan, launch.job
         self.launch, self.plan, self.job, self.dtype = launch, plan, job, dtype
         self.depth = len(plan.stages)
-        self.kernels = [
-            None if stage.idle and k < self.depth - 1 else cpu.kernel(plan, dtype, k)
-            for k, stage in enumerate(plan.stages)
-        ]
+        self.kernels = self._kernels(spread=False)
         self.by_row = any(stage.torch is not None for stage in plan.stages)
         width = max(len(stage.sums) for stage in plan.stages)
         self.sums = job.point(J.SUMS, np.zeros(job.chunk_count * width))
@@ -68,23 +93,56 @@ class Staged:
         sides = [(p.shape[-2] if p.ndim > 1 else 1, p.shape[-1] if p.ndim else 1)
                  for p in launch.params]  # fmt: skip
         job.point(J.MATRICES, np.array(sides, np.int64))
-        self.handed = self._make_room() if self.by_row else []
+        self.batches = list(self._batches()) if self.by_row else []
+        if any(batch.spread for batch in self.batches):
+            self.spread = self._kernels(spread=True)
 
-    def _make_room(self) -> list[dict[str, Tensor]]:
-        """Make tensors for what is handed to torch, in the shape of each row's parameter."""
-        given = {n for stage in self.plan.stages[:-1] for n in stage.stores}
-        size = max(self.lengths, default=0)
-        rooms = {name: torch.empty(int(size), dtype=self.dtype) for name in given}
-        result = []
-        for r, p in enumerate(self.launch.params):
-            views = {n: t[: p.numel()].as_strided(p.shape, p.stride()) for n, t in rooms.items()}
-            for name, view in views.items():
-                self._set_address(r, name, view)
-            result.append(views)
-        return result
+    def _kernels(self, spread: bool) -> list[Any]:
+        """Return the kernel of each stage; None where a stage has nothing to sum or to store."""
+        return [
+            None if stage.idle and k < self.depth - 1
+            else cpu.kernel(self.plan, self.dtype, k, spread)
+            for k, stage in enumerate(self.plan.stages)
+        ]  # fmt: skip
 
-    def _set_address(self, r: int, name: str, t: Tensor) -> None:
-        self.job.arrays[J.ROWS][r, J.P + self.plan.arrays.index(name)] = t.data_ptr()
+    def _batches(self) -> Iterator[Batch]:
+        """Cut the rows into batches, with room for what is handed to torch."""
+        given = {name for stage in self.plan.stages[:-1] for name in stage.stores}
+        size = max(ROOM, *self.lengths.tolist()) if len(self.lengths) else 0
+        rooms = {name: torch.empty(size, dtype=self.dtype) for name in given}
+        sided = any(self.plan.shapes.get(n) in (ROW, COLUMN) for n in self.plan.arrays)
+        stacks = all(WHOLE[word].stacks for word in self.words.values() if word is not None)
+        r = 0
+        for part in self.launch.parts:
+            k = 0
+            while k < len(part.params):
+                end = k + (self._alike(part.params[k:]) if stacks else 1)
+                params = part.params[k:end]
+                batch = Batch(
+                    part, params, part.states[k:end], part.entries[k:end],
+                    slice(r, r + len(params)),
+                    {name: _room(room, params) for name, room in rooms.items()},
+                    sided and part.params[k].shape[-1] < SHORT,
+                )  # fmt: skip
+                for name, view in batch.handed.items():
+                    self._set_addresses(batch, name, view)
+                yield batch
+                r, k = r + len(params), end
+
+    def _alike(self, params: list[Tensor]) -> int:
+        """Return how many of the first parameters are of one shape, and small enough together."""
+        most = max(1, ROOM // max(params[0].numel(), 1))
+        for count, p in enumerate(params[:most]):
+            if p.shape != params[0].shape or not p.is_contiguous():
+                return max(count, 1)
+        return min(len(params), most)
+
+    def _set_addresses(self, batch: Batch, name: str, t: Tensor) -> None:
+        """Tell the kernels where each row of a batch finds its part of a tensor."""
+        place = J.P + self.plan.arrays.index(name)
+        count = len(batch.params)
+        step = t.numel() // count * t.itemsize
+        self.job.arrays[J.ROWS][batch.rows, place] = t.data_ptr() + np.arange(count) * step
 
     # ---- all tensors at once ------------------------------------------------------------------
 
@@ -106,10 +164,8 @@ class Staged:
         """Run the last stage, which writes; where torch has a word, every stage."""
         if self.by_row:
             with torch.no_grad():
-                r = itertools.count()
-                for part in self.launch.parts:
-                    for k in range(len(part.params)):
-                        self._run_row(next(r), part, k)
+                for batch in self.batches:
+                    self._run_batch(batch)
             return
         kernel = self.kernels[-1]
         assert kernel is not None
@@ -129,67 +185,109 @@ class Staged:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.sqrt(values) if self.words[name] == "norm" else np.divide(values, lengths)
 
-    # ---- tensor by tensor ---------------------------------------------------------------------
+    # ---- batch by batch -----------------------------------------------------------------------
 
-    def _run_row(self, r: int, part: Any, k: int) -> None:
-        """Run every stage for one tensor."""
-        plan, p, entry = self.plan, part.params[k], part.entries[k]
+    def _run_batch(self, batch: Batch) -> None:
+        """Run every stage for the tensors of one batch."""
+        plan, rows = self.plan, batch.rows
         names = (*plan.numbers, *plan.scalars, *plan.objects)
-        values: dict[str, Any] = dict(zip(names, part.values, strict=True))
-        values |= {"p": p, **dict(zip(plan.states, part.states[k], strict=True)), **entry}
-        values |= self.handed[r]
-        for stage, kernel in zip(plan.stages, self.kernels, strict=True):
+        values: dict[str, Any] = dict(zip(names, batch.part.values, strict=True))
+        values |= batch.handed
+        met: dict[str, Tensor] = {}  # alive as long as kernels read them
+        first, last = int(self.first[rows.start]), int(self.last[rows.stop - 1])
+        kernels = self.spread if batch.spread else self.kernels
+        for stage, kernel in zip(plan.stages, kernels, strict=True):
             if stage.torch is not None:
-                exec(stage.torch, SCOPE, values)
+                self._take(batch, stage.torch.co_names, values)
+                exec(stage.torch, SCOPE if len(batch.params) == 1 else TOGETHER, values)
             if kernel is None:
                 continue
             for name in stage.reads:
-                if name not in ("p", "g", "_g", *plan.states):
-                    values[name] = self._met(name, values[name], p)
-                    self._set_address(r, name, values[name])
-            first, last = int(self.first[r]), int(self.last[r])
-            self.job.run_row(kernel, first, last, p.numel())
-            self._sum_row(stage, r, first, last, values)
+                if name not in ("p", "g", "_g", *plan.states) and name not in met:
+                    met[name] = self._met(name, values[name], batch)
+                    self._set_addresses(batch, name, met[name])
+            elements = sum(p.numel() for p in batch.params)
+            self.job.run_row(kernel, first, last, elements)
+            if stage.sums:
+                self._sum_batch(stage, batch, first, last, values)
         for name, expr in plan.outputs.items():
             if plan.formula.shapes.get(name) in TORCH:
-                _keep(entry, name, values[ast.unparse(expr)])
+                _keep(batch.entries, name, values[ast.unparse(expr)])
 
-    def _sum_row(self, stage: Stage, r: int, first: int, last: int, values: dict) -> None:
-        count = len(stage.sums)
-        if not count:
-            return
-        sums = self.sums[first * count : last * count].reshape(-1, count).sum(axis=0)
-        for name, value in zip(stage.sums, sums, strict=True):
-            if name in self.words:
-                done = self._finished(name, value, self.lengths[r])
-                values[name] = float(done)
-                if name in self.plan.wholes:
-                    self.wholes[r, self.plan.wholes.index(name)] = done
+    def _take(self, batch: Batch, names: tuple[str, ...], values: dict[str, Any]) -> None:
+        """Have the parameters and states ready that torch's lines name."""
+        for name in names:
+            if name in values or not (name == "p" or name in self.plan.formula.states):
+                continue
+            if name == "p":
+                values[name] = _stacked(batch.params)
+            elif name in self.plan.states:
+                place = self.plan.states.index(name)
+                values[name] = _stacked([states[place] for states in batch.states])
             else:
-                self.summed.setdefault(name, np.zeros(len(self.first)))[r] = value
+                values[name] = _stacked([entry[name] for entry in batch.entries])
 
-    def _met(self, name: str, t: Tensor, p: Tensor) -> Tensor:
-        """Return a tensor of torch's as a kernel meets it beside p: its dtype, shape and order."""
-        shape = p.shape
-        if self.plan.shapes[name] == ROW:
+    def _sum_batch(
+        self, stage: Stage, batch: Batch, first: int, last: int, values: dict[str, Any]
+    ) -> None:
+        """Add up what the chunks of a batch have summed, for each row."""
+        rows, count = batch.rows, len(stage.sums)
+        chunks = self.sums[first * count : last * count].reshape(-1, count)
+        found = np.add.reduceat(chunks, self.first[rows] - first, axis=0)
+        for name, sums in zip(stage.sums, found.T, strict=True):
+            if name not in self.words:
+                self.summed.setdefault(name, np.zeros(len(self.first)))[rows] = sums
+                continue
+            done = self._finished(name, sums, self.lengths[rows])
+            values[name] = float(done[0])
+            if len(done) > 1:
+                shape = (len(done), *[1] * batch.params[0].ndim)
+                values[name] = torch.from_numpy(done).to(self.dtype).view(shape)
+            if name in self.plan.wholes:
+                self.wholes[rows, self.plan.wholes.index(name)] = done
+
+    def _met(self, name: str, t: Tensor, batch: Batch) -> Tensor:
+        """Return a tensor of torch's as kernels meet it beside p: its dtype, shape and order."""
+        p, count = batch.params[0], len(batch.params)
+        shape, kind = p.shape, FULL if batch.spread else self.plan.shapes[name]
+        if kind == ROW:
             shape = (*shape[:-1], 1)
-        elif self.plan.shapes[name] == COLUMN:
+        elif kind == COLUMN:
             shape = (*shape[:-2], 1, *shape[-1:])
+        if count > 1:
+            shape = (count, *shape)
         if t.dtype is self.dtype and t.shape == shape:
             if t.is_contiguous() and p.is_contiguous():
                 return t
-            if self.plan.shapes[name] == FULL and t.stride() == p.stride():
+            if kind == FULL and t.stride() == p.stride():
                 return t
         t = t.expand(shape)
-        if self.plan.shapes[name] == FULL:
+        if kind == FULL and count == 1:
             return torch.empty_like(p, memory_format=torch.preserve_format).copy_(t)
         return t.to(self.dtype).contiguous()
 
 
-def _keep(entry: dict[str, Any], name: str, value: Tensor) -> None:
+def _room(room: Tensor, params: list[Tensor]) -> Tensor:
+    """Return room for a value of each parameter, stacked where there are several."""
+    p, count = params[0], len(params)
+    if count == 1:
+        return room[: p.numel()].as_strided(p.shape, p.stride())
+    return room[: count * p.numel()].view(count, *p.shape)
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    return tensors[0].detach() if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _keep(entries: list[dict[str, Any]], name: str, value: Tensor) -> None:
     """Store a state that torch has computed, in its own memory where it has some."""
-    old = entry.get(name)
-    if old is not None and old.shape == value.shape:
-        old.copy_(value)
-    else:
-        entry[name] = value.clone()
+    new = [value] if len(entries) == 1 else list(value.unbind())
+    old = [entry.get(name) for entry in entries]
+    if all(isinstance(o, Tensor) and o.shape == new[0].shape for o in old):
+        torch._foreach_copy_(old, new)  # pyright: ignore[reportPrivateImportUsage, reportArgumentType]
+        return
+    for entry, o, n in zip(entries, old, new, strict=True):
+        if o is not None and o.shape == n.shape:
+            o.copy_(n)
+        else:
+            entry[name] = n.clone()

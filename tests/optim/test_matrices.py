@@ -15,6 +15,7 @@ from torch import nn
 
 from steepest import optim
 from steepest.errors import HyperparameterError, KernelError, StateError
+from steepest.formula import column_mean, mean, norm, row_mean
 
 parity = runpy.run_path(str(Path(__file__).parent / "test_parity.py"))
 trio, train, triplets, saved = (parity[n] for n in ("trio", "train", "triplets", "saved"))
@@ -221,6 +222,38 @@ def test_what_is_not_contiguous_has_no_kernel():
     p.grad = torch.ones_like(p)
     with pytest.raises(KernelError, match="it is not contiguous"):
         optim.Adafactor([p], fused=True).step()
+
+
+def adjusted(p, g, row_size, last, *, lr=0.1):
+    """Every way between kernels and torch: numbers of a tensor and of its rows, a state of rows
+    that a kernel reads as it is stored, a number of rows' values."""
+    if row_size is None:
+        row_size = row_mean(abs(p))
+    row_size = 0.5 * row_size + 0.5 * row_mean(abs(g)) * norm(p)
+    share = row_size / (mean(row_size) + norm(column_mean(g)))
+    last = share * g + mean(g) * column_mean(p)
+    return p - lr * last / (row_size + 1.0), row_size, last
+
+
+class Adjusted(optim.Optimizer, formula=adjusted):
+    """A test's own."""
+
+
+@DTYPES
+def test_tensors_of_one_shape_run_together_as_each_runs_alone(dtype, close):
+    """Short rows, long ones, more than fit together, strides that a kernel does not serve."""
+    shapes = [(4, 3), (4, 3), (2, 2, 40), (4, 3), *[(50, 60)] * 3, *[(300, 301)] * 4]
+    values = [torch.randn(shape, dtype=dtype) for shape in shapes]
+    sides = triplets([*values, torch.randn(5, 6, dtype=dtype).t(), torch.randn(5, 6, dtype=dtype)])
+    optimizers = [Adjusted(sides[0]), Adjusted(sides[1], fused=False)]
+    optimizers[1:1] = [Adjusted([{"params": [p]} for p in sides[2]], norms=True)]
+    sides[1], sides[2] = sides[2], sides[1]
+    train(optimizers, sides, parity["gradients"](sides[0]), 6)
+    for p, alone, reference in zip(*sides, strict=True):
+        close(p.detach(), reference.detach())
+        close(alone.detach(), reference.detach())
+        for name in ("row_size", "last"):
+            close(optimizers[0].state[p][name], optimizers[2].state[reference][name])
 
 
 # ---- SOAP, which torch does not have -------------------------------------------------------------
