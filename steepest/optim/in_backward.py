@@ -31,6 +31,11 @@ class InBackward:
         """
         self.optimizer = optimizer
         self.name = type(optimizer).__name__
+        if not isinstance(model, nn.Module | None):
+            raise HyperparameterError(
+                f"{self.name}: step_in_backward takes the model or nothing, not a "
+                f"{type(model).__name__}; its parameters are those of the optimizer"
+            )
         self._refuse_what_needs_all()
         self._find_groups()
         for name, p in model.named_parameters() if model is not None else ():

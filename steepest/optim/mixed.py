@@ -61,6 +61,11 @@ class Mixed(Optimizer):
         known = kind.__signature__
         words = [word for word in known.parameters if word not in ("params", *AROUND)]
         hyper.check_known(kind.__name__, group, words)
+        for word in group.keys() & hyper.BOUNDS.keys() - set(words):
+            raise HyperparameterError(
+                f"{kind.__name__}: a param group has {word!r}, which {kind.__name__} does not "
+                f"take; it takes {', '.join(words)}"
+            )
         options = {word: group.pop(word) for word in words if word in group}
         bound = hyper.bind(kind.__name__, known, ([],), options)
         start = {word: bound[word] for word in words} | dict(kind.fixed)

@@ -5,8 +5,8 @@ Size of the step by shape: "original" is Jordan et al.'s; "match_rms_adamw" is L
 equation 4, https://arxiv.org/abs/2502.16982
 Differs from Jordan et al., as torch does: momentum is a running mean (1 - momentum of the gradient
 enters, not all of it), which the orthogonalization makes the same step, and weight decay is 0.1.
-Differs from torch: gradients may be sparse, and `maximize` turns them; matrices of equal shape are
-orthogonalized together, so a product's last bit in bfloat16 may round the other way.
+Differs from torch: gradients may be sparse; matrices of equal shape are orthogonalized together, so
+a product's last bit in bfloat16 may round the other way.
 """
 
 from torch import Tensor

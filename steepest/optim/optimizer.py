@@ -332,8 +332,15 @@ class Optimizer(torch.optim.Optimizer):
             The hooks; `remove()` takes them away.
 
         Raises:
-            HyperparameterError: `clip_norm`, `skip_nonfinite` and totals need all gradients.
+            HyperparameterError: `clip_norm`, `skip_nonfinite` and totals need all gradients; or
+                there is no formula to update one parameter by.
         """
+        if self.formula is None and not self._kinds:
+            raise HyperparameterError(
+                f"{type(self).__name__}: step_in_backward updates by a formula, one parameter at a "
+                f"time, and {type(self).__name__} has none, but a step of its own; call step() "
+                "after backward"
+            )
         if self._in_backward is not None:
             self._in_backward.remove()
         self._in_backward = InBackward(self, model)

@@ -116,7 +116,7 @@ def fitted(optimizer: Any, saved: dict[str, Any]) -> dict[str, Any]:
         keys = _matched(name, group, saved_group, k)
         entries = [state[key] for key in keys if isinstance(state.get(key), dict)]
         _count_for_schedules(rule, optimizer.scheduled.groups[k], options, entries)
-        labels = group.get("param_names") or [f"{k}.{index}" for index in range(len(keys))]
+        labels = group.get("param_names") or [f"{index} of group {k}" for index in range(len(keys))]
         for label, p, key in zip(labels, group["params"], keys, strict=True):
             if key in state:
                 result_state[key] = _checked(

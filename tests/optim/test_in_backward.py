@@ -144,6 +144,7 @@ REFUSED = {
         "skip_nonfinite needs the gradients of all",
     ),
     "total": (lambda ps: Centred(ps), "a total over all parameters"),
+    "no formula": (lambda ps: optim.LBFGS(ps), "LBFGS has none, but a step of its own; call step"),
     "a part of the model": (lambda ps: optim.SGD(list(ps)[:2]), "'1.weight' of the model"),
 }
 
@@ -154,6 +155,12 @@ def test_what_needs_all_gradients_is_refused(case):
     model = network()
     with pytest.raises(HyperparameterError, match=text):
         make(model.parameters()).step_in_backward(model)
+
+
+def test_parameters_in_the_models_place_are_refused():
+    model = network()
+    with pytest.raises(HyperparameterError, match="takes the model or nothing, not a generator"):
+        optim.SGD(model.parameters()).step_in_backward(model.parameters())
 
 
 def test_clip_norm_set_later_is_refused():

@@ -145,6 +145,11 @@ REFUSED = {
         HyperparameterError,
         "did you mean 'momentum'",
     ),
+    "an argument of other rules": (
+        lambda p: optim.Mixed([{"params": p, "optimizer": optim.SGD, "betas": (0.9, 0.99)}]),
+        HyperparameterError,
+        "SGD: a param group has 'betas', which SGD does not take; it takes lr, momentum, ",
+    ),
     "out of bounds": (
         lambda p: optim.Mixed([{"params": p, "optimizer": optim.SGD, "lr": -1}]),
         HyperparameterError,
