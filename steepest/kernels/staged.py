@@ -66,6 +66,7 @@ class Batch(NamedTuple):
     states: list[tuple[Tensor, ...]]
     entries: list[dict[str, Any]]
     rows: slice
+    elements: int
     handed: dict[str, Tensor]
     spread: bool
     """Whether values of rows and columns are spread over the elements for the kernels."""
@@ -85,6 +86,7 @@ class Staged:
         self.first = np.flatnonzero(job.arrays[J.CHUNKS][:, 1] == 0)
         self.last = np.append(self.first[1:], job.chunk_count)
         self.lengths = job.sizes // dtype.itemsize
+        self.shares = np.array([1 / n if n else np.nan for n in self.lengths.tolist()])
         self.words = {name: word_of(expr) for name, expr in plan.lines}
         self.wholes = job.point(J.WHOLES, np.zeros((len(self.first), len(plan.wholes))))
         job[J.WHOLE_WIDTH] = len(plan.wholes)
@@ -93,6 +95,16 @@ class Staged:
         sides = [(p.shape[-2] if p.ndim > 1 else 1, p.shape[-1] if p.ndim else 1)
                  for p in launch.params]  # fmt: skip
         job.point(J.MATRICES, np.array(sides, np.int64))
+        self.names = (*plan.numbers, *plan.scalars, *plan.objects)
+        known = ("p", "g", "_g", *plan.states)
+        self.by_torch = [[n for n in stage.reads if n not in known] for stage in plan.stages]
+        """What each stage reads of torch's."""
+        self.kept = [
+            (name, ast.unparse(expr))
+            for name, expr in plan.outputs.items()
+            if plan.formula.shapes.get(name) in TORCH
+        ]
+        """The states that torch computes, with their new values' names."""
         self.batches = list(self._batches()) if self.by_row else []
         if any(batch.spread for batch in self.batches):
             self.spread = self._kernels(spread=True)
@@ -120,7 +132,7 @@ class Staged:
                 params = part.params[k:end]
                 batch = Batch(
                     part, params, part.states[k:end], part.entries[k:end],
-                    slice(r, r + len(params)),
+                    slice(r, r + len(params)), sum(p.numel() for p in params),
                     {name: _room(room, params) for name, room in rooms.items()},
                     sided and part.params[k].shape[-1] < SHORT,
                 )  # fmt: skip
@@ -141,6 +153,9 @@ class Staged:
         """Tell the kernels where each row of a batch finds its part of a tensor."""
         place = J.P + self.plan.arrays.index(name)
         count = len(batch.params)
+        if count == 1:
+            self.job.arrays[J.ROWS][batch.rows.start, place] = t.data_ptr()
+            return
         step = t.numel() // count * t.itemsize
         self.job.arrays[J.ROWS][batch.rows, place] = t.data_ptr() + np.arange(count) * step
 
@@ -155,9 +170,8 @@ class Staged:
         sums = self._sum_up(stage)
         for name, values in sums.items():
             if name in self.plan.wholes:
-                self.wholes[:, self.plan.wholes.index(name)] = self._finished(
-                    name, values, self.lengths
-                )
+                done = self._finished(name, values, slice(None))
+                self.wholes[:, self.plan.wholes.index(name)] = done
         return {name: float(sums[name].sum()) for name in self.plan.totals if name in sums}
 
     def run(self) -> None:
@@ -177,42 +191,39 @@ class Staged:
         """Add up what chunks have summed, in their order, for each row."""
         count = len(stage.sums)
         chunks = self.sums[: self.job.chunk_count * count].reshape(-1, count)
-        rows = np.add.reduceat(chunks, self.first, axis=0)
+        rows = chunks.copy()
+        if len(chunks) > len(self.first):
+            rows = np.add.reduceat(chunks, self.first, axis=0)
         return {name: rows[:, j] for j, name in enumerate(stage.sums)}
 
-    def _finished(self, name: str, values: Any, lengths: Any) -> Any:
+    def _finished(self, name: str, values: Any, rows: slice) -> Any:
         """Make a norm of a sum of squares, a mean of a sum."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.sqrt(values) if self.words[name] == "norm" else np.divide(values, lengths)
+        return np.sqrt(values) if self.words[name] == "norm" else values * self.shares[rows]
 
     # ---- batch by batch -----------------------------------------------------------------------
 
     def _run_batch(self, batch: Batch) -> None:
         """Run every stage for the tensors of one batch."""
-        plan, rows = self.plan, batch.rows
-        names = (*plan.numbers, *plan.scalars, *plan.objects)
-        values: dict[str, Any] = dict(zip(names, batch.part.values, strict=True))
+        values: dict[str, Any] = dict(zip(self.names, batch.part.values, strict=True))
         values |= batch.handed
         met: dict[str, Tensor] = {}  # alive as long as kernels read them
-        first, last = int(self.first[rows.start]), int(self.last[rows.stop - 1])
+        first, last = int(self.first[batch.rows.start]), int(self.last[batch.rows.stop - 1])
         kernels = self.spread if batch.spread else self.kernels
-        for stage, kernel in zip(plan.stages, kernels, strict=True):
+        for k, stage in enumerate(self.plan.stages):
             if stage.torch is not None:
                 self._take(batch, stage.torch.co_names, values)
                 exec(stage.torch, SCOPE if len(batch.params) == 1 else TOGETHER, values)
-            if kernel is None:
+            if kernels[k] is None:
                 continue
-            for name in stage.reads:
-                if name not in ("p", "g", "_g", *plan.states) and name not in met:
+            for name in self.by_torch[k]:
+                if name not in met:
                     met[name] = self._met(name, values[name], batch)
                     self._set_addresses(batch, name, met[name])
-            elements = sum(p.numel() for p in batch.params)
-            self.job.run_row(kernel, first, last, elements)
+            self.job.run_row(kernels[k], first, last, batch.elements)
             if stage.sums:
                 self._sum_batch(stage, batch, first, last, values)
-        for name, expr in plan.outputs.items():
-            if plan.formula.shapes.get(name) in TORCH:
-                _keep(batch.entries, name, values[ast.unparse(expr)])
+        for name, value in self.kept:
+            _keep(batch.entries, name, values[value])
 
     def _take(self, batch: Batch, names: tuple[str, ...], values: dict[str, Any]) -> None:
         """Have the parameters and states ready that torch's lines name."""
@@ -233,12 +244,14 @@ class Staged:
         """Add up what the chunks of a batch have summed, for each row."""
         rows, count = batch.rows, len(stage.sums)
         chunks = self.sums[first * count : last * count].reshape(-1, count)
-        found = np.add.reduceat(chunks, self.first[rows] - first, axis=0)
+        found = chunks  # a chunk for each row, if not more
+        if len(chunks) > len(batch.params):
+            found = np.add.reduceat(chunks, self.first[rows] - first, axis=0)
         for name, sums in zip(stage.sums, found.T, strict=True):
             if name not in self.words:
                 self.summed.setdefault(name, np.zeros(len(self.first)))[rows] = sums
                 continue
-            done = self._finished(name, sums, self.lengths[rows])
+            done = self._finished(name, sums, rows)
             values[name] = float(done[0])
             if len(done) > 1:
                 shape = (len(done), *[1] * batch.params[0].ndim)
@@ -282,12 +295,9 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 def _keep(entries: list[dict[str, Any]], name: str, value: Tensor) -> None:
     """Store a state that torch has computed, in its own memory where it has some."""
     new = [value] if len(entries) == 1 else list(value.unbind())
-    old = [entry.get(name) for entry in entries]
-    if all(isinstance(o, Tensor) and o.shape == new[0].shape for o in old):
-        torch._foreach_copy_(old, new)  # pyright: ignore[reportPrivateImportUsage, reportArgumentType]
-        return
-    for entry, o, n in zip(entries, old, new, strict=True):
-        if o is not None and o.shape == n.shape:
-            o.copy_(n)
-        else:
-            entry[name] = n.clone()
+    if entries[0].get(name) is None:  # as in all: they have one plan
+        for entry, tensor in zip(entries, new, strict=True):
+            entry[name] = tensor.clone()
+    else:
+        old = [entry[name] for entry in entries]
+        torch._foreach_copy_(old, new)  # pyright: ignore[reportPrivateImportUsage]
