@@ -57,6 +57,9 @@ def soap(
         step_size = lr * sqrt(1 - beta2 ** (step - 1)) / (1 - beta1 ** (step - 1))
         p = (1 - lr * weight_decay) * (p - step_size * direction)
         age = age + 1  # updates since the bases were refined
+    else:  # a checkpoint of the first update has every state, too
+        exp_avg = 0 * exp_avg
+        exp_avg_sq = 0 * exp_avg_sq
     keep = beta2
     if shampoo_beta is not None:
         keep = shampoo_beta

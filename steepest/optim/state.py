@@ -260,7 +260,7 @@ def _needed(
 ) -> list[str]:
     """Return the states that a formula reads under these hyperparameters."""
     absent = frozenset(formula.tested - present.keys())
-    step = int(present.get("step", 0)) + 1
+    step = max(int(present.get("step", 0)), 1)  # the update made: the next may begin with a state
     own = {name: present[name] for name in formula.numbers & present.keys()}
     made = plan(formula, options, step, absent, {**own, "p": p})
     return [*made.reads, *made.numbers, *(["step"] if formula.counts else [])]

@@ -63,3 +63,44 @@ def test_bit_for_bit_from_a_file(name, fused, dtype):
         assert ours.keys() == theirs.keys()
         for key in ours:
             torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_update_leaves_a_whole_checkpoint(name):
+    """torch.distributed.checkpoint learns from one update which states there are to be loaded."""
+    values = [torch.randn(shape) for shape in MATRICES[:2]]
+    pool = [[torch.randn_like(v) for v in values] for _ in range(4)]
+    params, optimizer = built(name, values, None)
+    train(params, optimizer, pool[:1])
+    first = [set(optimizer.state[p]) for p in params]
+    copies, other = built(name, [p.detach() for p in params], None)
+    other.load_state_dict(optimizer.state_dict())
+    for some, one in ((params, optimizer), (copies, other)):
+        train(some, one, pool[1:])
+        assert [set(one.state[p]) for p in some] == first
+    for p, q in zip(params, copies, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=0)
+
+
+def late(p, g, buffer, *, step, lr=0.1):
+    if step > 1:
+        buffer = 0.5 * buffer + g
+        g = g + buffer
+    p = p - lr * g
+    return p, buffer
+
+
+class Late(optim.Optimizer, formula=late):
+    """Begins its state at the second update."""
+
+
+def test_a_checkpoint_from_before_a_state_began():
+    def late_buffer():
+        p = nn.Parameter(torch.ones(3))
+        return p, Late([p])
+
+    p, optimizer = late_buffer()
+    train([p], optimizer, [[torch.ones(3)]])
+    q, other = late_buffer()
+    other.load_state_dict(optimizer.state_dict())
+    assert set(other.state[q]) == {"step"}
