@@ -13,6 +13,7 @@ tensor([[2.],
 """
 
 import builtins
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -80,8 +81,8 @@ def spread(x: Tensor, like: Tensor | None = None) -> Tensor:
     return x.redistribute(placements=whole)
 
 
-class _Totals:
-    """Who answers `total` just now: the reference asks each tensor for its share before."""
+class _Totals(threading.local):
+    """Who answers `total` in this thread: the reference asks each tensor for its share before."""
 
     current: Callable[[Value], float] | None = None
 
@@ -104,12 +105,16 @@ def totals(answer: Callable[[Value], float]):
 
 def row_mean(x: Value) -> Value:
     """Return the mean of each row, (..., n, m) -> (..., n, 1)."""
-    return spread(x.mean(-1, keepdim=True)) if isinstance(x, Tensor) else x
+    if not isinstance(x, Tensor) or x.shape[-1:] == (1,):
+        return x
+    return spread(x.mean(-1, keepdim=True))
 
 
 def column_mean(x: Value) -> Value:
     """Return the mean of each column, (..., n, m) -> (..., 1, m)."""
-    return spread(x.mean(-2, keepdim=True)) if isinstance(x, Tensor) else x
+    if not isinstance(x, Tensor) or x.shape[-2:-1] == (1,):
+        return x
+    return spread(x.mean(-2, keepdim=True))
 
 
 def orthogonalize(

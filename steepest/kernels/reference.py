@@ -152,7 +152,8 @@ def _average(plan: Plan, p: Tensor, state: dict[str, Any], own: Mapping[str, Any
     if plan.extras.average == "ema" and count > 1:
         weight = 1 - own["average_decay"]
     with torch.no_grad():
-        state[AVERAGE].lerp_(p.detach(), weight)
+        average = state[AVERAGE]
+        average.lerp_(p.detach().to(average.dtype), weight)  # p may have been cast since
         state[COUNT].fill_(count)
 
 

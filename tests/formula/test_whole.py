@@ -2,6 +2,7 @@
 
 import doctest
 import math
+import threading
 
 import pytest
 import torch
@@ -97,3 +98,26 @@ def test_the_examples_in_the_docstring():
     result = doctest.testmod(whole)
     assert result.attempted >= 3
     assert result.failed == 0
+
+
+def test_totals_of_two_threads_stay_apart():
+    """Another training waits within its total while this one asks for its own."""
+    inside, done = threading.Event(), threading.Event()
+
+    def wait(x):
+        inside.set()
+        done.wait(10)
+        return 0.0
+
+    def other():
+        with totals(wait):
+            total(torch.ones(2))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(60)
+    try:
+        assert total(torch.ones(3)) == 3.0
+    finally:
+        done.set()
+        thread.join()

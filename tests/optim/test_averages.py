@@ -223,3 +223,15 @@ def clash(p, g, average, *, lr=0.1):
 def test_a_formulas_state_may_not_take_the_name_of_the_average():
     with pytest.raises(FormulaError, match="clash: a state may not be called 'average', by which"):
         type("Clash", (Optimizer,), {}, formula=clash)
+
+
+def test_a_parameter_cast_between_steps_is_averaged():
+    p = nn.Parameter(torch.ones(3))
+    optimizer = optim.SGD([p], lr=0.5, average="mean")
+    p.grad = torch.ones(3)
+    optimizer.step()
+    p.grad, p.data = None, p.data.double()
+    p.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    assert torch.equal(p, torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(optimizer.state[p]["average"], torch.full((3,), 0.25))

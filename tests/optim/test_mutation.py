@@ -311,6 +311,16 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         ],
         "is for a matrix without columns, which has nothing to update",
     ),
+    "soap": {
+        f"{fault}{mean} = 0 * {mean}": "it is 0 before; test_resume.py: it is there from the first"
+        for mean in ("exp_avg", "exp_avg_sq")
+        for fault in (
+            "line_lost: ",
+            "number_off: 0 in ",
+            f"factor_forgotten: 0 * {mean} in ",
+            f"other_factor_forgotten: 0 * {mean} in ",
+        )
+    },
     "asgd": dict.fromkeys(
         [
             "decision_ignored: if mu == 1",
