@@ -1,14 +1,13 @@
 """Staged: a launch of several kernels, with sums over tensors and torch's words between them.
 
-A plan whose words are all summed by kernels runs stage by stage over all tensors at once. One in
-which torch has a word runs batch by batch: a large tensor alone, small ones of one shape together.
-What is handed to torch then needs memory for the largest tensor alone, and is still in the cache
-when the next kernel reads it.
+A plan whose words kernels sum runs stage by stage over all tensors at once. One in which torch has
+a word runs batch by batch: a large tensor alone, small ones of one shape together. What is handed
+over then needs memory for the largest tensor alone, and is still in the cache when it is read.
 """
 
 import ast
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,14 +18,23 @@ from steepest.formula import Plan
 from steepest.formula.shapes import COLUMN, FULL, ROW, TORCH
 from steepest.formula.stages import Stage, word_of
 from steepest.formula.whole import FACTS, WHOLE
-from steepest.formula.words import WORDS, inverse
+from steepest.formula.words import WORDS, inverse, maximum
 from steepest.kernels import cpu
+from steepest.kernels.batch import Batch, keep, room, stacked
 
 if TYPE_CHECKING:
     from steepest.kernels.launch import Launch
 
+
+def _at_least(a: Any, b: Any) -> Any:
+    """Return `maximum(a, b)`, of a tensor and a number by one call of torch."""
+    plain = isinstance(a, Tensor) and not isinstance(b, Tensor)
+    return a.clamp(min=b) if plain else maximum(a, b)
+
+
 SCOPE: dict[str, Any] = {
-    **WORDS, **FACTS, **{name: whole.function for name, whole in WHOLE.items()},
+    **WORDS, **FACTS, "maximum": _at_least,
+    **{name: whole.function for name, whole in WHOLE.items()},
     "_inverse": inverse, "__builtins__": {},
 }  # fmt: skip
 """What torch's lines may call."""
@@ -56,20 +64,6 @@ def why_not_matrix(plan: Plan, p: Tensor) -> str | None:
 
 SHORT = 32
 """Elements of a matrix's row below which a loop of its own costs more than it saves."""
-
-
-class Batch(NamedTuple):
-    """Rows that run together: one, or several of one shape, whose values for torch are stacked."""
-
-    part: Any
-    params: list[Tensor]
-    states: list[tuple[Tensor, ...]]
-    entries: list[dict[str, Any]]
-    rows: slice
-    elements: int
-    handed: dict[str, Tensor]
-    spread: bool
-    """Whether values of rows and columns are spread over the elements for the kernels."""
 
 
 class Staged:
@@ -133,7 +127,7 @@ class Staged:
                 batch = Batch(
                     part, params, part.states[k:end], part.entries[k:end],
                     slice(r, r + len(params)), sum(p.numel() for p in params),
-                    {name: _room(room, params) for name, room in rooms.items()},
+                    {name: room(there, params) for name, there in rooms.items()},
                     sided and part.params[k].shape[-1] < SHORT,
                 )  # fmt: skip
                 for name, view in batch.handed.items():
@@ -223,7 +217,7 @@ class Staged:
             if stage.sums:
                 self._sum_batch(stage, batch, first, last, values)
         for name, value in self.kept:
-            _keep(batch.entries, name, values[value])
+            keep(batch.entries, name, values[value])
 
     def _take(self, batch: Batch, names: tuple[str, ...], values: dict[str, Any]) -> None:
         """Have the parameters and states ready that torch's lines name."""
@@ -231,12 +225,12 @@ class Staged:
             if name in values or not (name == "p" or name in self.plan.formula.states):
                 continue
             if name == "p":
-                values[name] = _stacked(batch.params)
+                values[name] = stacked(batch.params)
             elif name in self.plan.states:
                 place = self.plan.states.index(name)
-                values[name] = _stacked([states[place] for states in batch.states])
+                values[name] = stacked([states[place] for states in batch.states])
             else:
-                values[name] = _stacked([entry[name] for entry in batch.entries])
+                values[name] = stacked([entry[name] for entry in batch.entries])
 
     def _sum_batch(
         self, stage: Stage, batch: Batch, first: int, last: int, values: dict[str, Any]
@@ -278,26 +272,3 @@ class Staged:
         if kind == FULL and count == 1:
             return torch.empty_like(p, memory_format=torch.preserve_format).copy_(t)
         return t.to(self.dtype).contiguous()
-
-
-def _room(room: Tensor, params: list[Tensor]) -> Tensor:
-    """Return room for a value of each parameter, stacked where there are several."""
-    p, count = params[0], len(params)
-    if count == 1:
-        return room[: p.numel()].as_strided(p.shape, p.stride())
-    return room[: count * p.numel()].view(count, *p.shape)
-
-
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    return tensors[0].detach() if len(tensors) == 1 else torch.stack(tensors)
-
-
-def _keep(entries: list[dict[str, Any]], name: str, value: Tensor) -> None:
-    """Store a state that torch has computed, in its own memory where it has some."""
-    new = [value] if len(entries) == 1 else list(value.unbind())
-    if entries[0].get(name) is None:  # as in all: they have one plan
-        for entry, tensor in zip(entries, new, strict=True):
-            entry[name] = tensor.clone()
-    else:
-        old = [entry[name] for entry in entries]
-        torch._foreach_copy_(old, new)  # pyright: ignore[reportPrivateImportUsage]
