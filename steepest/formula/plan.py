@@ -10,7 +10,7 @@ from typing import Any
 from steepest.formula import extras as around
 from steepest.formula.extras import Extras
 from steepest.formula.parse import Formula
-from steepest.formula.shapes import FULL
+from steepest.formula.shapes import FULL, TORCH
 from steepest.formula.stages import Stage, staged
 
 NOWHERE: Mapping[str, Any] = MappingProxyType({})
@@ -74,6 +74,19 @@ class Plan:
         for stage in self.stages:
             known |= dict.fromkeys((*stage.reads, *stage.stores))
         return tuple(name for name in known if name != "_g")
+
+    @functools.cached_property
+    def untouched(self) -> frozenset[str]:
+        """States of rows, columns or matrices that kernels read, or other states take over, though
+        no word of torch's has had them before: they have no place among a kernel's arrays."""
+        due = {s for s in self.formula.states if self.formula.shapes[s] in TORCH}
+        had: set[str] = set()
+        found: set[str] = set()
+        for stage in self.stages:
+            had |= set(stage.torch.co_names if stage.torch is not None else ())
+            found |= due.intersection(stage.reads) - had
+        taken = {e.id for n, e in self.outputs.items() if n in due and isinstance(e, ast.Name)}
+        return frozenset(found | (taken & due))
 
     @functools.cached_property
     def wholes(self) -> tuple[str, ...]:

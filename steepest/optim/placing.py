@@ -143,6 +143,9 @@ class Placing:
         if group.get("differentiable"):
             return "differentiable=True records the step, which a kernel cannot"
         assert p.grad is not None
+        if chosen.untouched:
+            name = min(chosen.untouched)
+            return f"its {name!r} has a value for rows or columns that no word computes in a step"
         reason = why_not_shard(chosen, p, states) or why_not_matrix(chosen, p)
         reason = reason or why_not(local(p), *map(local, (p.grad, *states)))
         return why_not_counter(counter) if reason is None and counter is not None else reason

@@ -374,3 +374,60 @@ def test_a_stage_that_only_reads_writes_nothing():
         assert "_all_m[_i] =" not in text
         assert "_sums[0] +=" in text
     assert "_sums" not in cpu.source(chosen, torch.float32)
+
+
+def settled(p, g, size, *, lr=0.1):
+    if size is None:
+        size = row_mean(g * g)
+    return p - lr * g / (1 + size), size
+
+
+def settled_beside_another(p, g, size, pace, *, lr=0.1):
+    if size is None:
+        size = row_mean(g * g)
+    if pace is None:
+        pace = column_mean(g)
+    pace = 0.5 * pace + column_mean(g)
+    return p - lr * (g + pace) / (1 + size), size, pace
+
+
+def settled_with_a_total(p, g, size, *, lr=0.1):
+    if size is None:
+        size = 1 + row_mean(g * g)
+        p = p - lr * g
+    else:
+        p = p - lr * g / (size + total(g * g))
+    return p, size
+
+
+def exchanged(p, g, a, b, *, lr=0.1):
+    if a is None:
+        a = row_mean(g)
+    if b is None:
+        b = row_mean(2 * g)
+    p = p - lr * (g + a)
+    c = a
+    a = b
+    b = c
+    return p, a, b
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize(
+    "formula", [settled, settled_beside_another, settled_with_a_total, exchanged]
+)
+def test_rows_values_that_stay_are_read_where_they_are(formula, norms):
+    """A kernel has no address for them: it would read from nowhere."""
+    kind = type("Own", (Optimizer,), {}, formula=formula)
+    sides = []
+    for fused in (None, False):
+        generator = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(torch.randn(s, generator=generator)) for s in [(4, 3)] * 2]
+        optimizer = kind(params, fused=fused, norms=norms)
+        for _ in range(4):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator)
+            optimizer.step()
+        sides.append([t for p in params for t in (p.detach(), *optimizer.state[p].values())])
+    for ours, expected in zip(*sides, strict=True):
+        torch.testing.assert_close(ours, expected)
