@@ -24,7 +24,7 @@ train: .venv/.ready
 	$(BIN)/steepest train table --data examples/diabetes.csv --target progression
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 .venv-clients/.ready: pyproject.toml constraints.txt tests/clients/requirements.txt
 	$(PYTHON) -m venv .venv-clients

@@ -1,5 +1,6 @@
 """What every test stands on: one kernel cache for the run, a fixed seed, tolerances by dtype."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,9 +25,13 @@ TOLERANCE = {
 @pytest.fixture(scope="session", autouse=True)
 def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compile each kernel once in a run, and leave the user's own cache alone."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one cache and one thread for each of the workers
+        base = base.parent
+        torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("kernels")
-        folder.chmod(0o700)
+        folder = base / "kernels"
+        folder.mkdir(mode=0o700, exist_ok=True)
         patch.setenv("STEEPEST_CACHE_DIR", str(folder))
         yield
 

@@ -471,8 +471,7 @@ def test_show_says_what_has_no_kernel(steepest):
     assert code == 0
     assert "def sparse_adam(" in out
     assert out.endswith(
-        "# kernel\nnone: the formula runs on the rows of a sparse "
-        "gradient, gathered by torch\n"
+        "# kernel\nnone: the formula runs on the rows of a sparse gradient, gathered by torch\n"
     )
 
 

@@ -264,7 +264,7 @@ def torch_sequence(make_parts, milestones, epochs):
             [20, 30],
         ),
     ],
-    ids=repr,
+    ids=["two", "three"],
 )
 def test_join_follows_torchs_sequence(schedule, make_parts, milestones):
     expected = torch_sequence(make_parts, milestones, epochs=70)

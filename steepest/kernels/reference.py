@@ -92,8 +92,10 @@ def share(
 
     def answer(x: Any) -> float:
         name = next(names)
-        if name == wanted:
+        if name == wanted and isinstance(x, Tensor):
             found.append(float(gathered(x.sum(dtype=torch.float64))))
+        elif name == wanted:  # a number, the same for each element
+            found.append(float(x) * p.numel())
         return own.get(name, math.nan)
 
     with totals(answer):

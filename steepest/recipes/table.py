@@ -19,6 +19,7 @@ MOST_PRODUCTS_OF_ONE_THREAD = 2_000_000  # with two threads no faster below, mea
 
 UNFIT = {
     "LBFGS": "evaluates the loss several times in a step, for which the loop gives it no closure",
+    "Muon": "serves matrices alone, and this model has biases",
     "SparseAdam": "takes sparse gradients alone, and those of this model are dense",
 }
 """The optimizers that cannot train a table's model, and why."""

@@ -389,7 +389,8 @@ def test_what_is_no_number_is_not_loaded(bad):
     run(optimizer, params, range(2))
     state = saved(optimizer)
     state["state"][1]["product"] = bad
-    with pytest.raises(StateError, match=r"parameter 0.1: 'product' must be one real number, not "):
+    says = "parameter 1 of group 0: 'product' must be one real number, not "
+    with pytest.raises(StateError, match=says):
         optimizer.load_state_dict(state)
 
 

@@ -52,15 +52,15 @@ class OwnLion(Optimizer, formula=lion):
 
 
 ROWS = [
-    (optim.AdamW, {"lr": LR}),
-    (optim.AdamW, {"lr": LR, "weight_decay": DECAY}),
-    (optim.SGD, {"lr": LR, "momentum": lambda step: 0.5 + 0.01 * step}),
-    (OwnLion, {"lr": LR, "weight_decay": DECAY}),
+    pytest.param(optim.AdamW, {"lr": LR}, id="AdamW lr"),
+    pytest.param(optim.AdamW, {"lr": LR, "weight_decay": DECAY}, id="AdamW lr and decay"),
+    pytest.param(optim.SGD, {"lr": LR, "momentum": lambda step: 0.5 + 0.01 * step}, id="SGD"),
+    pytest.param(OwnLion, {"lr": LR, "weight_decay": DECAY}, id="OwnLion"),
 ]
 
 
 @pytest.mark.parametrize("fused", [None, False], ids=["kernel", "reference"])
-@pytest.mark.parametrize(("cls", "scheduled"), ROWS, ids=str)
+@pytest.mark.parametrize(("cls", "scheduled"), ROWS)
 def test_equals_setting_the_numbers_by_hand(cls, scheduled, fused):
     sides = [parameters(), parameters()]
     mine = cls(sides[0], **scheduled, fused=fused)
@@ -107,7 +107,7 @@ def test_a_users_own_groups_keep_their_schedules():
 
 
 @pytest.mark.parametrize("copied", ["state_dict", "deepcopy"])
-@pytest.mark.parametrize(("cls", "scheduled"), ROWS, ids=str)
+@pytest.mark.parametrize(("cls", "scheduled"), ROWS)
 def test_resumed_bit_for_bit_by_the_count_alone(cls, scheduled, copied):
     sides = [parameters(), parameters()]
     whole, begun = (cls(params, **scheduled) for params in sides)

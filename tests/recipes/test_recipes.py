@@ -84,6 +84,7 @@ def test_table_with_every_optimizer(optimizer: str, options: dict[str, Any]):
     [
         ({"optimizer": "LBFGS"}, "no closure: take one of .*Adam, "),
         ({"optimizer": "LBFGS", "clip_norm": 1.0}, "no closure: take one of .*Adam, "),
+        ({"optimizer": "Muon"}, "this model has biases: take one of .*Adam, "),
         ({"optimizer": "SparseAdam"}, "those of this model are dense: take one of .*Adam, "),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "no weight decay: got 0.1; leave it out"),
     ],
