@@ -56,3 +56,11 @@ def save(name: str, rows: Any, packages: Iterable[str] = ()) -> None:
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(packages), "rows": rows}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def merged(name: str, part: str, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a recorded part with what was measured now in the place of the same sets and rows."""
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text())["rows"].get(part, []) if path.exists() else []
+    measured = {(row["set"], row["row"]) for row in new}
+    return [row for row in old if (row["set"], row["row"]) not in measured] + new

@@ -7,7 +7,8 @@
 Every candidate updates the same parameters from the same gradients, in turns; a figure is the
 median over the turns. "in place" leaves the gradients where they are; "fresh" allocates them anew
 before each step, outside the clock, as a backward after zero_grad does. Two rows of another kind
-compare AdamW with the memory's speed (`roof.py`). Only a run of everything is recorded.
+compare AdamW with the memory's speed (`roof.py`). A run of everything is recorded; a run of some,
+with `--record`, in the place of the same sets and rows of earlier runs.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 import roof
 from clock import disturbed, faults, medians, time_fresh, time_in_place
-from record import save
+from record import merged, save
 from rich.console import Console
 from rich.table import Table
 from rows import ROWS, Row
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--rows", nargs="+", default=every, choices=every, metavar="ROW",
                         help=f"some of: {', '.join(every)}")  # fmt: skip
+    parser.add_argument("--record", action="store_true", help="record sets and rows measured")
     parser.add_argument("--seconds", type=float, default=2.0, help="per row and column")
     options = parser.parse_args()
     console = Console(soft_wrap=True)
@@ -138,9 +140,12 @@ def main() -> None:
         memory.append(result)
         console.print(roof.line(result), highlight=False)
     console.print(table(steps))
-    if options.sets == list(SHAPES) and options.rows == every:
-        results = {"first step, seconds": first, "steps, microseconds": steps, "memory": memory}
-        save("step", results)
+    parts = {"steps, microseconds": steps, "memory": memory}
+    if options.sets != list(SHAPES) or options.rows != every:
+        if not options.record:
+            return
+        parts = {name: merged("step", name, new) for name, new in parts.items()}
+    save("step", {"first step, seconds": first, **parts})
 
 
 if __name__ == "__main__":

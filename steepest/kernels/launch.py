@@ -236,13 +236,15 @@ class Launch:
         host, offset = self.plan.host, 0
         for part in self.parts:
             group, step = part.group, part.step + 1
-            part.own.update(given)
+            if given:
+                part.own.update(given)
             values = host(group, step, part.own)
             if values is None:
                 return False
             part.values = values
             signed = -scale if group.get("maximize") else scale
-            self._pack(self._scalars, offset, step, signed, *values[: self._width])
+            scalars = values[: self._width] if self.plan.objects else values
+            self._pack(self._scalars, offset, step, signed, *scalars)
             offset += self._stride
         return True
 

@@ -1,6 +1,7 @@
 """The optimizers: torch.optim's names, each one formula that runs as fused kernels.
 
-`import steepest.optim as optim` stands in for `import torch.optim as optim`.
+`import steepest.optim as optim` stands in for `import torch.optim as optim`. Each optimizer is
+read when it is first used: all of them would take a tenth of a second.
 """
 
 # Written by `python -m steepest.optim.stub`; change the formulas, not this file.
@@ -22,35 +23,35 @@ from steepest.optim.optimizer import Optimizer as Optimizer
 from steepest.optim.schedule_free import ScheduleFree
 
 __all__ = [
-    "ASGD",
-    "LAMB",
-    "LARS",
-    "LBFGS",
-    "SGD",
-    "SOAP",
-    "AdEMAMix",
     "AdaBelief",
     "Adadelta",
     "Adafactor",
     "Adagrad",
     "Adam",
-    "AdamW",
     "Adamax",
+    "AdamW",
     "Adan",
+    "AdEMAMix",
+    "ASGD",
     "CautiousAdamW",
     "CautiousLion",
+    "LAMB",
+    "LARS",
+    "LBFGS",
     "Lion",
     "Mixed",
     "Muon",
     "NAdam",
-    "Optimizer",
     "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "SGD",
+    "SOAP",
     "SparseAdam",
+    "Optimizer",
     "groups",
     "lr_scheduler",
     "matrices",
@@ -60,166 +61,6 @@ __all__ = [
 
 _Number = float | Tensor | Callable[[int], float]
 _Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-
-class ASGD(Optimizer):
-    """SGD that keeps the average of its iterates from step t0 on."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.01,
-        lambd: _Number = 0.0001,
-        alpha: _Number = 0.75,
-        t0: _Number = 1000000.0,
-        weight_decay: _Number = 0.0,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        differentiable: bool = False,
-        capturable: bool = False,
-        *,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
-
-class LAMB(Optimizer):
-    """Adam for large batches: lr is the part of its norm by which a tensor moves."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.001,
-        betas: tuple[_Number, _Number] = (0.9, 0.999),
-        eps: _Number = 1e-06,
-        weight_decay: _Number = 0.0,
-        bias_correction: bool = True,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
-
-class LARS(Optimizer):
-    """Momentum for large batches: every matrix moves by a part of its own norm."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.001,
-        momentum: _Number = 0.9,
-        dampening: _Number = 0.0,
-        weight_decay: _Number = 0.0,
-        nesterov: bool = False,
-        trust_coefficient: _Number = 0.001,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
-
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.001,
-        momentum: _Number = 0.0,
-        dampening: _Number = 0.0,
-        weight_decay: _Number = 0.0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
-
-class SOAP(Optimizer):
-    """Adam in the bases in which a matrix's rows and its columns are uncorrelated."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.003,
-        betas: tuple[_Number, _Number] = (0.95, 0.95),
-        shampoo_beta: _Number | None = None,
-        eps: _Number = 1e-08,
-        weight_decay: _Number = 0.01,
-        precondition_frequency: _Number = 10,
-        max_precondition_dim: _Number = 10000,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
-
-class AdEMAMix(Optimizer):
-    """AdamW that remembers gradients of thousands of steps ago."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.001,
-        betas: tuple[_Number, _Number, _Number] = (0.9, 0.999, 0.9999),
-        alpha: _Number = 2.0,
-        beta3_warmup: _Number | None = None,
-        alpha_warmup: _Number | None = None,
-        eps: _Number = 1e-08,
-        weight_decay: _Number = 0.0,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
 
 class AdaBelief(Optimizer):
     """Adam that takes long steps where gradients are as expected."""
@@ -349,6 +190,31 @@ class Adam(Optimizer):
         skip_nonfinite: bool = False,
     ) -> None: ...
 
+class Adamax(Optimizer):
+    """Adam with the infinity norm in place of the mean of squares."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.002,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
 class AdamW(Optimizer):
     """Adam with decoupled weight decay; the decay shrinks p before Adam's own step."""
 
@@ -375,31 +241,6 @@ class AdamW(Optimizer):
         skip_nonfinite: bool = False,
     ) -> None: ...
 
-class Adamax(Optimizer):
-    """Adam with the infinity norm in place of the mean of squares."""
-
-    def __init__(
-        self,
-        params: _Params,
-        lr: _Number = 0.002,
-        betas: tuple[_Number, _Number] = (0.9, 0.999),
-        eps: _Number = 1e-08,
-        weight_decay: _Number = 0.0,
-        foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        capturable: bool = False,
-        fused: bool | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        average: str | None = None,
-        average_decay: _Number = 0.999,
-        zero_grad: bool = False,
-        norms: bool = False,
-        skip_nonfinite: bool = False,
-    ) -> None: ...
-
 class Adan(Optimizer):
     """Adaptive Nesterov momentum; its weight decay is a proximal step, with `no_prox` AdamW's."""
 
@@ -416,6 +257,60 @@ class Adan(Optimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class AdEMAMix(Optimizer):
+    """AdamW that remembers gradients of thousands of steps ago."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number, _Number] = (0.9, 0.999, 0.9999),
+        alpha: _Number = 2.0,
+        beta3_warmup: _Number | None = None,
+        alpha_warmup: _Number | None = None,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class ASGD(Optimizer):
+    """SGD that keeps the average of its iterates from step t0 on."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.01,
+        lambd: _Number = 0.0001,
+        alpha: _Number = 0.75,
+        t0: _Number = 1000000.0,
+        weight_decay: _Number = 0.0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        *,
         fused: bool | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -460,6 +355,59 @@ class CautiousLion(Optimizer):
         lr: _Number = 0.0001,
         betas: tuple[_Number, _Number] = (0.9, 0.99),
         weight_decay: _Number = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class LAMB(Optimizer):
+    """Adam for large batches: lr is the part of its norm by which a tensor moves."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        betas: tuple[_Number, _Number] = (0.9, 0.999),
+        eps: _Number = 1e-06,
+        weight_decay: _Number = 0.0,
+        bias_correction: bool = True,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class LARS(Optimizer):
+    """Momentum for large batches: every matrix moves by a part of its own norm."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.9,
+        dampening: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        nesterov: bool = False,
+        trust_coefficient: _Number = 0.001,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
@@ -700,6 +648,59 @@ class ScheduleFreeSGD(ScheduleFree):
         warmup_steps: _Number = 0,
         r: _Number = 0.0,
         weight_lr_power: _Number = 2.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum, Nesterov's momentum and weight decay."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.001,
+        momentum: _Number = 0.0,
+        dampening: _Number = 0.0,
+        weight_decay: _Number = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: str | None = None,
+        average_decay: _Number = 0.999,
+        zero_grad: bool = False,
+        norms: bool = False,
+        skip_nonfinite: bool = False,
+    ) -> None: ...
+
+class SOAP(Optimizer):
+    """Adam in the bases in which a matrix's rows and its columns are uncorrelated."""
+
+    def __init__(
+        self,
+        params: _Params,
+        lr: _Number = 0.003,
+        betas: tuple[_Number, _Number] = (0.95, 0.95),
+        shampoo_beta: _Number | None = None,
+        eps: _Number = 1e-08,
+        weight_decay: _Number = 0.01,
+        precondition_frequency: _Number = 10,
+        max_precondition_dim: _Number = 10000,
         *,
         foreach: bool | None = None,
         maximize: bool = False,

@@ -111,7 +111,9 @@ class Update:
 
         With `clip_norm`, `norm` holds the norm of all scaled gradients afterwards.
         """
-        if around.extras != self.around.extras or not self._is_current(groups):
+        if around is not self.around and around.extras != self.around.extras:
+            return False
+        if not self._is_current(groups):
             return False
         if self.shards is not None and not self.shards.lent:
             return self._step_on_shards(groups, scale, around)
