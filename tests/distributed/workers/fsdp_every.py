@@ -13,7 +13,7 @@ from steepest import optim
 OPTIONS = {"SGD": {"momentum": 0.9}, "Adafactor": {"lr": 0.1}}
 EVERY = [
     cls
-    for cls in vars(optim).values()
+    for cls in (getattr(optim, name) for name in optim.__all__)
     if inspect.isclass(cls) and issubclass(cls, optim.Optimizer) and cls.formula is not None
     if cls not in (optim.SparseAdam, optim.SOAP)
 ]
