@@ -34,7 +34,8 @@ from steepest.formula.bases import (
 from steepest.formula.shapes import COLUMN, CORNER, FULL, MATRIX, NUMBER, ROW, TOTAL
 from steepest.formula.words import Value
 
-_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
+WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
+"""The dtype in which a tensor's elements are summed, where that is not its own."""
 
 
 # ---- one number for a tensor --------------------------------------------------------------------
@@ -44,14 +45,14 @@ def norm(x: Value) -> Value:
     """Return the Euclidean norm of a parameter's elements: the root of the sum of squares."""
     if not isinstance(x, Tensor):
         return builtins.abs(x)
-    return gathered(torch.linalg.vector_norm(x, dtype=_WIDE.get(x.dtype))).to(x.dtype)
+    return gathered(torch.linalg.vector_norm(x, dtype=WIDE.get(x.dtype))).to(x.dtype)
 
 
 def mean(x: Value) -> Value:
     """Return the mean over a parameter's elements; NaN when it has none."""
     if not isinstance(x, Tensor):
         return x
-    return gathered(x.mean(dtype=_WIDE.get(x.dtype))).to(x.dtype)
+    return gathered(x.mean(dtype=WIDE.get(x.dtype))).to(x.dtype)
 
 
 def total(x: Value) -> Value:

@@ -83,14 +83,10 @@ class Job:
 
     def run(self, native: "Native", alone: bool = False) -> None:
         """Run native code over all chunks, by torch's threads where that pays."""
-        self.fields[J.NEXT] = 0
-        if self.elements > PARALLEL and not alone:
-            cpu.parallel_for()(0, self.chunk_count, 1, native.address, self.address)
-        else:
-            native.call(0, 0, self.address)
+        self.run_rows(native, 0, self.chunk_count, 0 if alone else self.elements)
 
-    def run_row(self, native: "Native", first: int, last: int, elements: int) -> None:
-        """Run native code over the chunks of one row, `first` up to, not including, `last`."""
+    def run_rows(self, native: "Native", first: int, last: int, elements: int) -> None:
+        """Run native code over the chunks of some rows, `first` up to, not including, `last`."""
         self.fields[J.NEXT], self.fields[J.CHUNK_COUNT] = first, last
         try:
             if elements > PARALLEL:
@@ -102,10 +98,12 @@ class Job:
 
     def gradients_overlap(self) -> bool:
         """Tell whether two gradients share memory, so that writing one changes the other."""
+        return _overlap(self.gradients())
+
+    def gradients(self) -> np.ndarray:
+        """Return the memory of the gradients: (first, last + 1) each."""
         first = self.arrays[J.ROWS][:, J.GRAD]
-        order = np.argsort(first)
-        first, last = first[order], (first + self.sizes)[order]
-        return bool((first[1:] < last[:-1]).any())
+        return np.stack([first, first + self.sizes], axis=1)
 
     def squares(self) -> float:
         """Return the gradients' sum of squares, in float64, the same for any number of threads."""
@@ -299,12 +297,11 @@ def share_memory(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
     """
     far = [_span(t) for t in others if not_plain(t) is None]
     spans = np.concatenate([np.array(far, np.int64).reshape(-1, 2), *(a.spans() for a in launches)])
-    spans = spans[spans[:, 0] < spans[:, 1]]
-    spans = np.ascontiguousarray(spans[np.argsort(spans[:, 0])])
+    spans = _sorted(spans)
     for launch in launches:
         launch.job.point(J.WRITTEN, spans)
         launch.job[J.WRITTEN_COUNT] = len(spans)
-    if (spans[1:, 0] < spans[:-1, 1]).any():
+    if _overlap(spans):
         return True
     apart = [launch.fits() for launch in launches]
     for launch in launches:
@@ -315,12 +312,19 @@ def share_memory(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
 def gradients_meet(launches: Sequence[Launch], others: Iterable[Tensor]) -> bool:
     """Tell whether two gradients, of launches that fit or others, share memory."""
     there = [g for g in others if g.layout is torch.strided and g.device.type == "cpu"]
-    first = [launch.job.arrays[J.ROWS][:, J.GRAD] for launch in launches]
-    last = [start + launch.job.sizes for start, launch in zip(first, launches, strict=True)]
     far = np.array([_span(g) for g in there], np.int64).reshape(-1, 2)
-    spans = np.stack([np.concatenate([*first, far[:, 0]]), np.concatenate([*last, far[:, 1]])], 1)
+    return _overlap(np.concatenate([far, *(launch.job.gradients() for launch in launches)]))
+
+
+def _sorted(spans: np.ndarray) -> np.ndarray:
+    """Return ranges of memory (first, last + 1) in order, without the empty ones."""
     spans = spans[spans[:, 0] < spans[:, 1]]
-    spans = spans[np.argsort(spans[:, 0])]
+    return np.ascontiguousarray(spans[np.argsort(spans[:, 0])])
+
+
+def _overlap(spans: np.ndarray) -> bool:
+    """Tell whether two ranges of memory have a byte in common."""
+    spans = _sorted(spans)
     return bool((spans[1:, 0] < spans[:-1, 1]).any())
 
 

@@ -213,7 +213,7 @@ class Staged:
                 if name not in met:
                     met[name] = self._met(name, values[name], batch)
                     self._set_addresses(batch, name, met[name])
-            self.job.run_row(kernels[k], first, last, batch.elements)
+            self.job.run_rows(kernels[k], first, last, batch.elements)
             if stage.sums:
                 self._sum_batch(stage, batch, first, last, values)
         for name, value in self.kept:

@@ -78,6 +78,11 @@ class Mixed(Optimizer):
                 "Mixed: a group's optimizer is a class that a formula makes, of steepest.optim or "
                 f"your own, not {kind!r}; give such as optimizer=optim.AdamW"
             )
+        if kind.stand_in is not None or kind.step is not Optimizer.step:
+            raise HyperparameterError(
+                f"Mixed: {kind.__name__} has a step or an evaluation of its own, which a mixed "
+                "step would leave out; build it apart, over its own parameters"
+            )
         if self.__dict__.get("_kinds", {}).get(kind.__name__, kind) is not kind:
             raise HyperparameterError(
                 f"Mixed: two classes are called {kind.__name__}, by which a checkpoint knows them; "

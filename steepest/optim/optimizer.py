@@ -335,7 +335,7 @@ class Optimizer(torch.optim.Optimizer):
             HyperparameterError: `clip_norm`, `skip_nonfinite` and totals need all gradients; or
                 there is no formula to update one parameter by.
         """
-        if self.formula is None and not self._kinds:
+        if type(self).step is not Optimizer.step or (self.formula is None and not self._kinds):
             raise HyperparameterError(
                 f"{type(self).__name__}: step_in_backward updates by a formula, one parameter at a "
                 f"time, and {type(self).__name__} has none, but a step of its own; call step() "

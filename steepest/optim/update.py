@@ -15,6 +15,7 @@ from torch import Tensor
 
 from steepest.formula import Formula, Plan
 from steepest.formula.extras import COUNT
+from steepest.formula.whole import WIDE
 from steepest.kernels import reference
 from steepest.kernels.launch import Launch, Part, gradients_meet, lies_within, share_memory
 from steepest.optim import shared
@@ -299,7 +300,7 @@ def _squares(p: Tensor) -> float:
     """Return the sum of squares of a gradient, of what this process has of it."""
     assert p.grad is not None
     g = _dense(local(p.grad)).detach()
-    return float(torch.linalg.vector_norm(g, dtype=_WIDE.get(g.dtype))) ** 2
+    return float(torch.linalg.vector_norm(g, dtype=WIDE.get(g.dtype))) ** 2
 
 
 def _is_finite(p: Tensor) -> bool:
@@ -316,6 +317,3 @@ def _clipped(scale: float, norm: float, bound: float | None) -> float:
         return scale
     factor = bound / (norm + 1e-6)
     return scale * (1.0 if factor > 1 else factor)
-
-
-_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}

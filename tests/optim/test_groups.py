@@ -161,7 +161,8 @@ def test_each_trainable_parameter_is_in_one_group_and_no_two_groups_are_alike(
     try:
         result = groups(model, patterns, no_decay=no_decay, **more)
     except HyperparameterError as error:
-        assert re.search("first pattern that matches|a trainable parameter", str(error))  # noqa: PT017
+        refused = str(error)
+        assert "first pattern that matches" in refused or "a trainable parameter" in refused
         return
     found = dict(pair for group in result for pair in group["params"])
     assert sum(len(group["params"]) for group in result) == len(found)

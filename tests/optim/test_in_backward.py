@@ -144,7 +144,8 @@ REFUSED = {
         "skip_nonfinite needs the gradients of all",
     ),
     "total": (lambda ps: Centred(ps), "a total over all parameters"),
-    "no formula": (lambda ps: optim.LBFGS(ps), "LBFGS has none, but a step of its own; call step"),
+    "a step of its own": (lambda ps: optim.SparseAdam(ps), "but a step of its own; call step"),
+    "no formula": (lambda ps: optim.LBFGS(ps), "but a step of its own; call step"),
     "a part of the model": (lambda ps: optim.SGD(list(ps)[:2]), "'1.weight' of the model"),
 }
 

@@ -514,8 +514,16 @@ LINES = {
     "a kink": lambda t: torch.where(t < 1, -t, 2 * t - 3) + 0.1 * t * t,
     "downhill": lambda t: -t,
 }
-STEEP = lambda t: 1e200 * (t - 2) ** 2  # noqa: E731
-WALL = lambda t: -torch.log(0.1 + t) - torch.log(3 - t)  # noqa: E731
+
+
+def STEEP(t):
+    return 1e200 * (t - 2) ** 2
+
+
+def WALL(t):
+    return -torch.log(0.1 + t) - torch.log(3 - t)
+
+
 FIRST = [1e-3, 0.1, 1.0, 10.0, 1e3]
 
 

@@ -130,6 +130,16 @@ def plain_class(params):
 
 REFUSED = {
     "a class of torch's": (plain_class, HyperparameterError, "a class that a formula makes"),
+    "a class with an evaluation of its own": (
+        lambda p: optim.Mixed(p, optimizer=optim.ScheduleFreeSGD),
+        HyperparameterError,
+        "ScheduleFreeSGD has a step or an evaluation of its own",
+    ),
+    "a class with a step of its own": (
+        lambda p: optim.Mixed(p, optimizer=optim.SparseAdam),
+        HyperparameterError,
+        "SparseAdam has a step or an evaluation of its own",
+    ),
     "a class without a formula": (
         lambda p: optim.Mixed([{"params": p, "optimizer": optim.LBFGS}]),
         HyperparameterError,

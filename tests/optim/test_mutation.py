@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from steepest import optim
+from steepest.errors import SteepestError
+from steepest.formula.kinds import KNOWN
 from steepest.optim.update import Update
 
 golden = runpy.run_path(str(Path(__file__).parent / "test_golden.py"))
@@ -238,12 +240,16 @@ def faults(formula):
         yield f"not stored: {state}", faulty
 
 
-def function_of(tree, formula, count=itertools.count()):  # noqa: B008 - numbers files of this run
+FILES = itertools.count()
+"""Numbers the texts of this run."""
+
+
+def function_of(tree, formula):
     """Make a function of a syntax tree, with text that `parse` can read."""
     text = ast.unparse(ast.fix_missing_locations(tree)) + "\n"
-    file = f"<fault {next(count)}>"
+    file = f"<fault {next(FILES)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    scope = dict(formula.function.__globals__)
+    scope = {**KNOWN, **formula.function.__globals__}  # a swapped word is a fault, not unknown
     exec(compile(text, file, "exec"), scope)
     return scope[formula.name]
 
@@ -271,7 +277,8 @@ def is_caught(names, made=None, fused=False):
             for options, kind in itertools.product(ROWS[name], NUMBERS.get(name, [as_drawn])):
                 scope["numbers"] = lambda kind=kind: kind(*numbers())
                 check(name, dict(options), fused)
-    except Exception:
+    # Wrong numbers, refused, or of shapes that do not fit; a name that is not there is our mistake.
+    except (AssertionError, ArithmeticError, SteepestError, TypeError, ValueError, RuntimeError):
         return True
     finally:
         scope["optim"], scope["numbers"] = real, numbers
