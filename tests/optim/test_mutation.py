@@ -278,7 +278,15 @@ def is_caught(names, made=None, fused=False):
                 scope["numbers"] = lambda kind=kind: kind(*numbers())
                 check(name, dict(options), fused)
     # Wrong numbers, refused, or of shapes that do not fit; a name that is not there is our mistake.
-    except (AssertionError, ArithmeticError, SteepestError, TypeError, ValueError, RuntimeError):
+    except (
+        AssertionError,
+        ArithmeticError,
+        SteepestError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        IndexError,
+    ):
         return True
     finally:
         scope["optim"], scope["numbers"] = real, numbers
