@@ -45,10 +45,10 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
         RecipeError: an option is unknown, missing or of the wrong type, or differs from the run
             to be resumed.
     """
-    signature = _signature(recipe)
+    signature, program = _signature(recipe), f"steepest train {name}"
     earlier = _resumed(arguments)
     if earlier is None:
-        options = _read(recipe, signature, name, arguments)
+        options = read(recipe, program, arguments, signature)
         folder = options.pop("folder")
         options.pop("resume")
         words = _without(SHARED, arguments)
@@ -59,8 +59,8 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
             f"A run resumes with its own recipe: {earlier} is of {kept['recipe']}, got {name}"
         )
     words = kept["arguments"]
-    before = _read(recipe, signature, name, words)
-    now = _read(recipe, signature, name, [*words, *arguments])
+    before = read(recipe, program, words, signature)
+    now = read(recipe, program, [*words, *arguments], signature)
     _check_unchanged(before, now, earlier)
     if epochs := _only("epochs", arguments):
         words = [*_without(("epochs",), words), *epochs]
@@ -133,22 +133,30 @@ def _kind(default: Any) -> Any:
     return str | None if default is None else type(default)
 
 
-def _read(
-    recipe: Callable[..., Any],
-    signature: inspect.Signature,
-    name: str,
+def read(
+    function: Callable[..., Any],
+    program: str,
     arguments: Sequence[str],
+    signature: inspect.Signature | None = None,
 ) -> dict[str, Any]:
-    """Let tyro read the words; turn what it says of a mistake into one sentence."""
+    """Return what the words give for a function's parameters; print help if that is asked.
+
+    Names, types, defaults and help are those of its signature (or of `signature`) and docstring;
+    tyro reads the words, and what it says of a mistake becomes one sentence.
+
+    Raises:
+        RecipeError: an option is unknown, missing or of the wrong type.
+    """
     import tyro
+
+    signature = signature or inspect.signature(function, eval_str=True)
 
     def options(**given: Any) -> dict[str, Any]:
         return given
 
     options.__signature__ = signature  # type: ignore[attr-defined]
     options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    options.__doc__ = recipe.__doc__
-    program = f"steepest train {name}"
+    options.__doc__ = function.__doc__
     if not {"-h", "--help"} & set(arguments):
         _check_names(signature, program, arguments)
     said = io.StringIO()
@@ -162,7 +170,11 @@ def _read(
 
 
 def _check_names(signature: inspect.Signature, program: str, arguments: Sequence[str]) -> None:
-    known = {"--" + p.name.replace("_", "-"): p for p in signature.parameters.values()}
+    known = {
+        "--" + p.name.replace("_", "-"): p
+        for p in signature.parameters.values()
+        if not _is_positional(p.annotation)
+    }
     negated = {"--no-" + name[2:] for name, p in known.items() if p.annotation is bool}
     given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
     for name in given:
@@ -172,6 +184,13 @@ def _check_names(signature: inspect.Signature, program: str, arguments: Sequence
     needed = [name for name, p in known.items() if p.default is p.empty and name not in given]
     if needed:
         raise RecipeError(f"{program} needs {' and '.join(needed)}: see {program} --help")
+
+
+def _is_positional(annotation: Any) -> bool:
+    """Tell whether tyro reads the parameter from the words without a name."""
+    import tyro
+
+    return tyro.conf.Positional in getattr(annotation, "__metadata__", ())
 
 
 def _sentence(box: str) -> str:

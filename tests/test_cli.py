@@ -13,7 +13,8 @@ import pytest
 import safetensors.torch
 
 from steepest import __version__
-from steepest.cli import duration, main
+from steepest.cli import main
+from steepest.cli.train import duration
 from steepest.train import read_metrics
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

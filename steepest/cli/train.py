@@ -1,67 +1,22 @@
-"""steepest: train PyTorch models.
+"""`steepest train`: train what a recipe makes of its options."""
 
-usage: steepest train RECIPE [options]           train what a recipe makes
-       steepest list                             the optimizers, each with its paper
-       steepest show OPTIMIZER [hyperparameters] its formula, its plan and its kernel
-       steepest --version
-
-RECIPE is a built-in recipe or a Python file of yours with a function `run(...) -> Run`;
-`steepest train RECIPE --help` shows its options.
-
-examples:
-  steepest train line --lr 0.05
-  steepest train table --data houses.csv --target price --hidden 64 64 --optimizer Adam
-  steepest train my_recipe.py --lr 3e-4
-  steepest show SGD --momentum 0.9
-"""
-
-import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steepest import __version__
-from steepest.errors import RecipeError, SteepestError, nearest
-from steepest.recipes import find_recipe, recipe_lines
+from steepest.cli import FAILED, HELP, SIGINT, SIGNALLED, help_text
+from steepest.errors import RecipeError
+from steepest.recipes import find_recipe
 
 if TYPE_CHECKING:
     from steepest.train import Report, Run
 
-HELP = ("-h", "--help")
-FAILED, REFUSED, SIGNALLED = 1, 2, 128
-SIGINT = 2
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code.
-
-    0 done, 1 the run failed, 2 the input was refused, 130 Ctrl-C, 143 SIGTERM.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _command(words)
-    except SteepestError as error:
-        print(f"steepest: {error}", file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        print("steepest: stopped", file=sys.stderr)
-        return SIGNALLED + SIGINT
-    except SystemExit as stopped:  # a recipe's help was asked for, or it ends by itself
-        if stopped.code is None or isinstance(stopped.code, int):
-            return stopped.code or 0
-        print(stopped.code, file=sys.stderr)
-        return FAILED
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes it at the end)
-        return FAILED
-
-
-def train(words: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Train what a recipe makes of its options."""
     if not words or words[0] in HELP:
         print(help_text())
@@ -88,27 +43,6 @@ def train(words: list[str]) -> int:
         folder = new_folder(folder, name)
     kept = kept_options(name, asked)
     return _train(replace(made, folder=folder, resume=asked.resume, options=kept), name, folder)
-
-
-def list_optimizers(words: list[str]) -> int:
-    """Print each optimizer's sentence and paper."""
-    if words and words[0] not in HELP:
-        raise RecipeError(f"steepest list takes no option: got {words[0]}")
-    from steepest.explain import list_text
-
-    print(list_text())
-    return 0
-
-
-def show(words: list[str]) -> int:
-    """Print an optimizer's formula, plan and kernel."""
-    from steepest.explain import show_text
-
-    if not words or words[0] in HELP:
-        print("usage: steepest show OPTIMIZER [--momentum 0.9 ...]")
-        return 0
-    print(show_text(words[0], words[1:]))
-    return 0
 
 
 def new_folder(folder: Path | None, name: str) -> Path:
@@ -159,28 +93,6 @@ def summary(report: "Report") -> str:
     return "\n".join(lines)
 
 
-def help_text() -> str:
-    """Return the help of the command line."""
-    recipes = recipe_lines()
-    width = max(map(len, recipes))
-    lines = [f"  {name:<{width}}  {text}" for name, text in recipes.items()]
-    return "\n".join([(__doc__ or "").strip(), "", "recipes:", *lines])
-
-
-def _command(words: list[str]) -> int:
-    first = words[0] if words else "--help"
-    if first in HELP:
-        print(help_text())
-    elif first == "--version":
-        print(f"steepest {__version__}")
-    elif first in COMMANDS:
-        return COMMANDS[first](words[1:])
-    else:
-        near = nearest(first, [*COMMANDS, "--help", "--version"])
-        raise RecipeError(f"steepest has no command {first}{near}: see steepest --help")
-    return 0
-
-
 def _train(run: "Run", name: str, folder: Path) -> int:
     from steepest.train import RunError, Stopped
     from steepest.train import train as train_run
@@ -212,13 +124,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train,
-    "list": list_optimizers,
-    "show": show,
-}
-
-if __name__ == "__main__":
-    sys.exit(main())

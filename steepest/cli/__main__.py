@@ -1,0 +1,7 @@
+"""`python -m steepest.cli`."""
+
+import sys
+
+from steepest.cli import main
+
+sys.exit(main())
