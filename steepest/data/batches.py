@@ -4,7 +4,8 @@
 are gathered with one `index_select` per tensor and handed out as views of the gathered rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -77,8 +78,12 @@ class Batches:
         check_whole("start", start, at_least=0)
         if start > len(self):
             raise DataError(f"an epoch of {len(self)} batches cannot start at batch {start}")
-        # Not a generator itself, so that a wrong argument is refused here, not at the first batch.
-        return self._chunks(n, start * self.batch_size)
+        low, high = start * self.batch_size, self.rows
+        if self.drop_last:
+            high = len(self) * self.batch_size
+        if self.shuffle:
+            return gathered(self.tensors, self.order(n), self.batch_size, low, high)
+        return chain.from_iterable(_views(self.tensors, self.batch_size, low, high))
 
     def to(self, device: torch.device | str) -> "Batches":
         """Return the same batches with the tensors on `device`: order and next epoch stay."""
@@ -98,23 +103,56 @@ class Batches:
             return torch.arange(self.rows)
         return torch.randperm(self.rows, generator=generator("order", self.seed, n))
 
-    def _chunks(self, n: int, first: int) -> Iterator[tuple[Tensor, ...]]:
-        size = self.batch_size
-        end = len(self) * size if self.drop_last else self.rows
-        step = size * self._batches_per_chunk()
-        order = self.order(n).to(self.tensors[0].device) if self.shuffle else None
-        for low in range(first, end, step):
-            high = min(low + step, end)
-            if order is None:
-                parts = [t[low:high].split(size) for t in self.tensors]
-            else:
-                rows = order[low:high]
-                parts = [t.index_select(0, rows).split(size) for t in self.tensors]
-            yield from zip(*parts, strict=True)
 
-    def _batches_per_chunk(self) -> int:
-        row_bytes = sum(t.element_size() * t[0].numel() for t in self.tensors)
-        return max(1, min(CHUNK_BATCHES, CHUNK_BYTES // max(1, row_bytes * self.batch_size)))
+def gathered(
+    tensors: Sequence[Tensor],
+    order: Tensor,
+    batch_size: int,
+    low: int,
+    high: int,
+    finish: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Hand out copies of the rows `order[low:high]` of each tensor in batches.
+
+    They are gathered a few hundred batches at a time. Batches lie side by side in one piece of
+    memory, and still each may be changed in place, also while another is part of a graph.
+    `finish` is applied to each gathered chunk: to pin it, or to move it to a device.
+    """
+    chunks = _gathered_chunks(tensors, order, batch_size, low, high, finish)
+    return chain.from_iterable(chunks)
+
+
+def _gathered_chunks(
+    tensors: Sequence[Tensor],
+    order: Tensor,
+    batch_size: int,
+    low: int,
+    high: int,
+    finish: Callable[[Tensor], Tensor] | None,
+) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+    orders = {device: order.to(device) for device in {t.device for t in tensors}}
+    step = batch_size * _batches_per_chunk(tensors, batch_size)
+    for first in range(low, high, step):
+        last = min(first + step, high)
+        chunks = [t.index_select(0, orders[t.device][first:last]) for t in tensors]
+        if finish is not None:
+            chunks = [finish(chunk) for chunk in chunks]
+        # `split` would let a change of one batch in place spoil the backward pass of another.
+        yield zip(*(torch.unsafe_split(chunk, batch_size) for chunk in chunks), strict=True)
+
+
+def _views(
+    tensors: Sequence[Tensor], batch_size: int, low: int, high: int
+) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+    step = batch_size * CHUNK_BATCHES
+    for first in range(low, high, step):
+        last = min(first + step, high)
+        yield zip(*(t[first:last].split(batch_size) for t in tensors), strict=True)
+
+
+def _batches_per_chunk(tensors: Sequence[Tensor], batch_size: int) -> int:
+    row_bytes = sum(t.nbytes // max(1, len(t)) for t in tensors)
+    return max(1, min(CHUNK_BATCHES, CHUNK_BYTES // max(1, row_bytes * batch_size)))
 
 
 def _shared_length(tensors: tuple[Tensor, ...]) -> int:

@@ -133,6 +133,21 @@ def test_shuffled_batches_leave_the_data_alone():
     assert x.tolist() == list(range(ROWS))
 
 
+def test_a_batch_changed_in_place_leaves_the_graph_of_another_alone():
+    weight = torch.ones(1, requires_grad=True)
+    first, second = (x for (x,) in Batches(torch.arange(4.0), batch_size=2))
+    loss = (first * weight).sum()  # needs `first` as it is now
+    second += 1
+    loss.backward()
+    assert weight.grad == first.sum()
+
+
+def test_tensors_of_one_batch_may_lie_on_different_devices():
+    x, y = next(iter(Batches(torch.empty(6, device="meta"), torch.arange(6), batch_size=4)))
+    assert [x.device.type, y.device.type] == ["meta", "cpu"]
+    assert len(set(y.tolist())) == 4
+
+
 def test_large_rows_are_gathered_a_few_batches_at_a_time():
     x = torch.zeros(64, 2**20 // 4)  # 1 MiB a row
     (first,), (second,) = list(Batches(x, batch_size=2).epoch(0))[:2]
