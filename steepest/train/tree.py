@@ -1,0 +1,290 @@
+"""A state as JSON text and named tensors, and back.
+
+null, booleans, whole and finite numbers, strings, lists and dicts with strings for keys are JSON's
+own. Everything else is an object with one key, which begins with `$` and says what it is:
+
+    {"$tensor": {"name": "model.weight"}}    a tensor of the file; with "order": [0, 2, 3, 1] its
+                                             dimensions lie in memory in that order; with
+                                             "complex": true its last one is (real, imaginary)
+    {"$tensor": {"sparse": [indices, values, size, true]}}    sparse COO; true: coalesced
+    {"$tuple": [...]}  {"$set": [...]}  {"$size": [2, 3]}
+    {"$dict": [[key, value], ...]}                a dict with other keys
+    {"$ordered": [[key, value], ...]}             an OrderedDict
+    {"$float": "nan"}  {"$complex": [re, im]}  {"$bytes": "base64"}
+    {"$dtype": "torch.float32"}  {"$device": "cuda:0"}
+
+No name in it leads to code: each of these words is a row of a table below.
+"""
+
+import base64
+import json
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from itertools import chain, count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steepest.errors import CheckpointError
+from steepest.train.sealed import NAME_OF
+
+Place = tuple[object, ...]  # the keys that lead to a value
+
+SCALARS = {int, str, bool, type(None)}  # a list of these alone is JSON as it stands
+DEPTH = 100  # of dicts and lists in each other
+TORCH_DTYPES = {str(t): t for t in vars(torch).values() if isinstance(t, torch.dtype)}
+
+
+def flatten(state: Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    """Return `state` as JSON text, and its tensors by the names that stand for them there.
+
+    A tensor that is in the state twice is in the dict once.
+
+    Raises:
+        CheckpointError: the state holds an object that only code could restore.
+    """
+    writing = _Writing()
+    tree = writing.node(dict(state), ())
+    try:
+        return json.dumps(tree, separators=(",", ":"), allow_nan=False), writing.tensors
+    except ValueError:
+        raise CheckpointError(
+            "A checkpoint holds whole numbers of up to 4,300 digits: got a longer one; "
+            "keep it as a tensor or as text"
+        ) from None
+
+
+def unflatten(text: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the state that `flatten` made text and tensors of.
+
+    Raises:
+        CheckpointError: they are not what `flatten` makes; the message lacks the file's name.
+    """
+    reading = _Reading(tensors)
+    try:
+        state = reading.value(json.loads(text, object_pairs_hook=_no_key_twice))
+    except (ValueError, TypeError, KeyError, RuntimeError, IndexError, OverflowError) as error:
+        raise CheckpointError(
+            f"holds a state that steepest does not write ({type(error).__name__} at its tree); "
+            "do not trust it"
+        ) from None
+    if type(state) is not dict or reading.seen != tensors.keys():
+        raise CheckpointError("holds a state that steepest does not write; do not trust it")
+    return state
+
+
+def nonfinite(state: object, place: Place = ()) -> str | None:
+    """Return the place of the first tensor with NaN or infinity, as Python writes it, or None."""
+    if isinstance(state, Tensor):
+        values = state.coalesce().values() if state.is_sparse else state
+        return None if _finite(values) else _written(place)
+    items: Any = ()
+    if isinstance(state, dict):
+        items = state.items()
+    elif isinstance(state, list | tuple):
+        items = enumerate(state)
+    return next((p for key, item in items if (p := nonfinite(item, (*place, key)))), None)
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    if tensor.element_size() == 1:  # float8 has no sum
+        tensor = tensor.float()
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+class _Writing:
+    """Turns values into nodes of the tree, and gathers the tensors on the way."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[object, str] = {}  # of tensors met before, by where they lie
+
+    def node(self, value: Any, place: Place) -> Any:
+        kind = type(value)
+        if kind in SCALARS or (kind is float and math.isfinite(value)):
+            return value
+        if len(place) > DEPTH:
+            raise CheckpointError(
+                f"A state has at most {DEPTH} dicts and lists in each other: got more, or one "
+                f"that holds itself, at state{_written(place)[:200]}"
+            )
+        if kind is dict and all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: self.node(item, (*place, key)) for key, item in value.items()}
+        if kind is list:
+            return self.items(value, place)
+        if kind not in WRITERS:
+            raise _refused(value, place)
+        word, content = WRITERS[kind]
+        return {word: content(self, value, place)}
+
+    def items(self, values: Any, place: Place) -> list[Any]:
+        if SCALARS.issuperset(map(type, values)):
+            return list(values)
+        return [self.node(item, (*place, index)) for index, item in enumerate(values)]
+
+    def pairs(self, value: Mapping[Any, Any], place: Place) -> list[Any]:
+        keys = [self.node(key, (*place, key)) for key in value]
+        items = [self.node(item, (*place, key)) for key, item in value.items()]
+        return [list(pair) for pair in zip(keys, items, strict=True)]
+
+    def tensor(self, tensor: Tensor, place: Place) -> dict[str, Any]:
+        _check_kept(tensor, place)
+        tensor = tensor.detach()
+        if tensor.is_sparse:
+            parts = (tensor._indices(), tensor._values(), tensor.shape, tensor.is_coalesced())
+            return {"sparse": self.items(parts, place)}
+        node: dict[str, Any] = {}
+        if tensor.is_complex():
+            node["complex"] = True
+            tensor = torch.view_as_real(tensor.resolve_conj())
+        tensor = tensor.resolve_neg()
+        if not tensor.is_contiguous() and (order := _order(tensor)):
+            node["order"] = order
+        return {"name": self._name(tensor, place), **node}
+
+    def _name(self, tensor: Tensor, place: Place) -> str:
+        where: object = object()  # without elements, none lies where another does
+        if tensor.numel():
+            where = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if where not in self._names:
+            plain = re.sub(r"[^A-Za-z0-9._-]", "_", ".".join(map(str, place)))[:200] or "_"
+            names = chain([plain], (f"{plain}-{number}" for number in count(2)))
+            self._names[where] = next(name for name in names if name not in self.tensors)
+            self.tensors[self._names[where]] = tensor
+        return self._names[where]
+
+
+WRITERS: dict[type, tuple[str, Callable[[_Writing, Any, Place], Any]]] = {
+    Tensor: ("$tensor", _Writing.tensor),
+    nn.Parameter: ("$tensor", _Writing.tensor),
+    tuple: ("$tuple", _Writing.items),
+    set: ("$set", lambda writing, value, place: writing.items(sorted(value, key=repr), place)),
+    torch.Size: ("$size", lambda _, value, place: list(value)),
+    dict: ("$dict", _Writing.pairs),
+    OrderedDict: ("$ordered", _Writing.pairs),
+    float: ("$float", lambda _, value, place: repr(value)),
+    complex: ("$complex", lambda _, value, place: [repr(value.real), repr(value.imag)]),
+    bytes: ("$bytes", lambda _, value, place: base64.b64encode(value).decode()),
+    torch.dtype: ("$dtype", lambda _, value, place: str(value)),
+    torch.device: ("$device", lambda _, value, place: str(value)),
+}
+
+
+class _Reading:
+    """Turns nodes of the tree into values."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.seen: set[str] = set()
+
+    def value(self, node: Any) -> Any:
+        if type(node) is list:
+            return self.items(node)
+        if type(node) is not dict:
+            return node
+        word = next(iter(node), "")
+        if not word.startswith("$"):
+            return {key: self.value(item) for key, item in node.items()}
+        ((word, content),) = node.items()
+        return READERS[word](self, content)
+
+    def items(self, nodes: list[Any]) -> list[Any]:
+        if SCALARS.issuperset(map(type, nodes)):
+            return list(nodes)
+        return [self.value(node) for node in nodes]
+
+    def pairs(self, nodes: list[Any]) -> list[tuple[Any, Any]]:
+        pairs = [(self.value(key), self.value(item)) for key, item in nodes]
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a key twice")
+        return pairs
+
+    def tensor(self, node: dict[str, Any]) -> Tensor:
+        if "sparse" in node:
+            return _sparse(*self.items(node["sparse"]))
+        self.seen.add(node["name"])
+        tensor = self.tensors[node["name"]]
+        if "order" in node:
+            tensor = _laid_out(tensor, node["order"])
+        return torch.view_as_complex(tensor) if node.get("complex") else tensor
+
+
+READERS: dict[str, Callable[[_Reading, Any], Any]] = {
+    "$tensor": _Reading.tensor,
+    "$tuple": lambda reading, content: tuple(reading.items(content)),
+    "$set": lambda reading, content: set(reading.items(content)),
+    "$size": lambda _, content: torch.Size(content),
+    "$dict": lambda reading, content: dict(reading.pairs(content)),
+    "$ordered": lambda reading, content: OrderedDict(reading.pairs(content)),
+    "$float": lambda _, content: float(content),
+    "$complex": lambda _, content: complex(*map(float, content)),
+    "$bytes": lambda _, content: base64.b64decode(content, validate=True),
+    "$dtype": lambda _, content: TORCH_DTYPES[content],
+    "$device": lambda _, content: torch.device(str(content)),
+}
+
+
+def _order(tensor: Tensor) -> list[int] | None:
+    """Return in which order the dimensions lie in memory, where each lies somewhere."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return order if all(tensor.stride()) else None
+
+
+def _laid_out(tensor: Tensor, order: list[int]) -> Tensor:
+    """Return the tensor with its dimensions in memory in that order."""
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return tensor.permute(order).contiguous().permute(back)
+
+
+def _sparse(indices: Tensor, values: Tensor, size: torch.Size, coalesced: bool) -> Tensor:
+    return torch.sparse_coo_tensor(
+        indices, values, size, check_invariants=True, is_coalesced=coalesced
+    )
+
+
+def _check_kept(tensor: Tensor, place: Place) -> None:
+    """Refuse what the file cannot hold: other layouts and dtypes, and tensors without values."""
+    kind = ""
+    if tensor.is_meta:
+        kind = "on the meta device, without values"
+    elif tensor.is_quantized:
+        kind = "quantized"
+    elif tensor.is_nested:
+        kind = "nested"
+    elif tensor.layout not in (torch.strided, torch.sparse_coo):
+        kind = f"of layout {tensor.layout}"
+    elif tensor.dtype not in NAME_OF and not tensor.is_complex():
+        kind = f"of dtype {tensor.dtype}"
+    if kind:
+        raise CheckpointError(
+            f"A checkpoint holds dense and sparse COO tensors of the usual dtypes: got one {kind} "
+            f"at state{_written(place)}; convert it, for example with .to_dense() or .dequantize()"
+        )
+
+
+def _refused(value: object, place: Place) -> CheckpointError:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    advice = (
+        "keep the plain tensor that it stands for"
+        if isinstance(value, Tensor)
+        else "convert it, for example with .item() or .tolist()"
+    )
+    return CheckpointError(
+        f"A checkpoint holds tensors, numbers, strings, lists and dicts: got {kind} in "
+        f"state{_written(place)}; {advice}"
+    )
+
+
+def _written(place: Place) -> str:
+    return "".join(f"[{key!r}]" for key in place)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key twice")
+    return dict(pairs)
