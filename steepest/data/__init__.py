@@ -1,20 +1,22 @@
 """Files and arrays -> tensors -> batches."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from steepest.data import synthetic
 from steepest.data.batches import Batches
+from steepest.data.loader import DataLoader
 
 if TYPE_CHECKING:
     from steepest.data.tables import Table, load_table, read_table
 
-__all__ = ["Batches", "Table", "load_table", "read_table", "synthetic"]
+__all__ = ["Batches", "DataLoader", "Table", "load_table", "read_table", "synthetic"]
+
+# polars takes 0.2 seconds to import, which a loop over tensors need not wait for.
+LATER = {"Table": "tables", "load_table": "tables", "read_table": "tables"}
 
 
 def __getattr__(name: str) -> Any:
-    # polars takes 0.2 seconds to import, which a loop over tensors need not wait for.
-    if name in ("Table", "load_table", "read_table"):
-        from steepest.data import tables
-
-        return getattr(tables, name)
+    if name in LATER:
+        return getattr(import_module(f"steepest.data.{LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,9 @@ from steepest.errors import DataError
 CHUNK_BYTES = 4 * 2**20
 CHUNK_BATCHES = 512
 
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+"""The dtypes of which torch's index_select takes no vector; indexing does, more slowly."""
+
 
 class Batches:
     """Hand out tensors of equal length `(n, ...)` in batches, in an order fixed by seed and epoch.
@@ -134,11 +137,18 @@ def _gathered_chunks(
     step = batch_size * _batches_per_chunk(tensors, batch_size)
     for first in range(low, high, step):
         last = min(first + step, high)
-        chunks = [t.index_select(0, orders[t.device][first:last]) for t in tensors]
+        chunks = [picked(t, orders[t.device][first:last]) for t in tensors]
         if finish is not None:
             chunks = [finish(chunk) for chunk in chunks]
         # `split` would let a change of one batch in place spoil the backward pass of another.
         yield zip(*(torch.unsafe_split(chunk, batch_size) for chunk in chunks), strict=True)
+
+
+def picked(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Copy rows of a tensor `(n, ...)` into a contiguous one."""
+    if tensor.dtype in UNSIGNED:
+        return tensor[rows]
+    return tensor.index_select(0, rows)
 
 
 def _views(

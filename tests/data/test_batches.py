@@ -157,9 +157,15 @@ def test_large_rows_are_gathered_a_few_batches_at_a_time():
     assert third.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint16, torch.bool]
+)
 def test_dtypes_are_kept(dtype):
-    assert next(iter(Batches(torch.ones(5, dtype=dtype))))[0].dtype == dtype
+    x = torch.arange(5).to(dtype)
+    batches = Batches(x, x[:, None], batch_size=5)
+    ((vector, column),) = batches.epoch(0)
+    assert torch.equal(vector, x[batches.order(0)])
+    assert torch.equal(column, x[batches.order(0), None])
 
 
 def test_columns_without_width_and_strided_tensors():
