@@ -1,0 +1,207 @@
+"""CSV and TSV files -> frames of a few MiB, one after another.
+
+polars reads the text. Blocks of whole lines are cut off here, as polars takes the file's whole
+size in memory, and what it does not check is checked: a line that lacks fields.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+
+from steepest.data.typed import MISSING, cleaned, typed
+from steepest.errors import DataError
+
+BLOCK = 4 * 2**20
+LONGEST_LINE = 256 * 2**20
+LONGEST_HEADER = 16 * 2**20
+
+
+def read_delimited(path: Path, text: Collection[str] = ()) -> Iterator[pl.DataFrame]:
+    """Hand out the rows of a CSV or TSV file in frames, all with the columns of its first line.
+
+    A column is of whole numbers, numbers, booleans, texts or nulls, by its values in this frame
+    alone; those named in `text` are of texts. A line without any value is no row.
+
+    Raises:
+        DataError: the file is not UTF-8, a line has too few or too many fields, or a quotation
+            mark stands where none may.
+    """
+    names, separator = read_header(path)
+    parser = _Parser(names, separator, text)
+    try:
+        with path.open("rb") as file:
+            _pass_header(file)
+            for block in _blocks(file, parser.header):
+                frame = parser.parse(block)
+                yield frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(_fault(path, len(names), separator)) from error
+
+
+def read_header(path: Path) -> tuple[list[str], str]:
+    """Return the column names and the separator: the comma, semicolon or tab most frequent there.
+
+    Raises:
+        DataError: there is no line of names, two are the same, or they are not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            line = _pass_header(file)
+            if len(line) >= LONGEST_HEADER:
+                raise DataError(f"{path} begins with a line of more than {LONGEST_HEADER:,} bytes")
+            text = line.decode("utf-8-sig")
+            if text.count("\r") > 1 and "\n" not in text:
+                raise DataError(f"{path} ends its lines with CR alone: save it with LF or CRLF")
+            separator = max(",;\t", key=re.sub('"[^"]*"', "", text).count)
+            lines = io.StringIO(text, newline="")
+            names = [name.strip() for name in next(csv.reader(lines, delimiter=separator), [])]
+    except UnicodeDecodeError as error:
+        raise DataError(_not_utf8(path, error)) from error
+    except csv.Error as error:
+        raise DataError(f"{path} does not begin with column names: {error}") from error
+    if not any(names):
+        raise DataError(f"{path} begins with an empty line: its first line names the columns")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{path} names two columns {name!r}: column names are all different")
+        seen.add(name)
+    return names, separator
+
+
+def _pass_header(file: IO[bytes]) -> bytes:
+    """Read the first line; a quoted name may hold line ends."""
+    line = file.readline(LONGEST_HEADER)
+    while line.count(b'"') % 2 and len(line) < LONGEST_HEADER:
+        more = file.readline(LONGEST_HEADER)
+        if not more:
+            break
+        line += more
+    return line
+
+
+def _blocks(file: IO[bytes], header: bytes) -> Iterator[bytes]:
+    """Hand out whole lines, 4 MiB or one line at a time, each block behind the header."""
+    rest = b""
+    while new := file.read(BLOCK):
+        block = b"".join((header, rest, new))
+        end = _end_of_line(block)
+        if end > len(header):
+            yield block[:end]
+            rest = block[end:]
+        elif len(block) > LONGEST_LINE:
+            raise DataError(
+                f"{file.name} has a line of more than {LONGEST_LINE // 2**20} MiB, perhaps because "
+                f"of a stray quotation mark"
+            )
+        else:
+            rest = block[len(header) :]
+    if rest:
+        yield header + rest
+
+
+def _end_of_line(block: bytes) -> int:
+    """Return where the last whole line ends: not at a line end inside quotation marks."""
+    end = block.rfind(b"\n") + 1
+    while block.count(b'"', 0, end) % 2:
+        end = block.rfind(b"\n", 0, block.rfind(b'"', 0, end)) + 1
+    return end
+
+
+class _Parser:
+    """Parse blocks of lines, each in the types of the one before it where they fit."""
+
+    def __init__(self, names: list[str], separator: str, text: Collection[str]) -> None:
+        self.names = names
+        self.separator = separator
+        # Numbers for names: polars shall not meet a quotation mark or a line end there.
+        self.columns = [str(i) for i in range(len(names))]
+        self.header = (separator.join(self.columns) + "\n").encode()
+        chosen = set(text)
+        self.text = {str(i): pl.String for i, name in enumerate(names) if name in chosen}
+        self.schema: pl.Schema | None = None
+
+    def parse(self, block: bytes) -> pl.DataFrame:
+        """Return the block's rows.
+
+        Raises:
+            PolarsError: they cannot be read.
+        """
+        frame = self._typed(block)
+        if frame.columns != self.columns or self._lacks_fields(frame, block):
+            raise pl.exceptions.ComputeError("a line has too few or too many fields")
+        self.schema = self._widened(frame.schema)
+        frame = frame.with_columns(cleaned(c) for c in frame if c.dtype == pl.String)
+        frame = frame.with_columns(
+            c.cast(pl.Null) for c in frame if c.null_count() == frame.height and frame.height
+        )
+        frame.columns = self.names
+        return frame
+
+    def _typed(self, block: bytes) -> pl.DataFrame:
+        if self.schema is not None:
+            try:
+                return self._read(block, schema=self.schema)
+            except pl.exceptions.PolarsError:
+                pass  # another type is needed
+        try:
+            return self._read(block, schema_overrides=self.text, infer_schema_length=None)
+        except (
+            pl.exceptions.PolarsError
+        ):  # such as digits of another script, numbers at first sight
+            frame = self._read(block, infer_schema=False)
+            return frame.with_columns(
+                typed(cleaned(column)) for column in frame if column.name not in self.text
+            )
+
+    def _widened(self, schema: pl.Schema) -> pl.Schema:
+        """Keep numbers with a fraction from falling back to whole numbers in the next block."""
+        before = self.schema or {}
+        return pl.Schema(
+            (name, pl.Float64 if dtype == pl.Int64 and before.get(name) == pl.Float64 else dtype)
+            for name, dtype in schema.items()
+        )
+
+    def _read(self, block: bytes, **types: Any) -> pl.DataFrame:
+        return pl.read_csv(block, separator=self.separator, null_values=list(MISSING), **types)
+
+    def _lacks_fields(self, frame: pl.DataFrame, block: bytes) -> bool:
+        """Say whether a line lacks fields, for which polars puts missing values silently."""
+        if frame.to_series(-1).null_count() == 0:
+            return False
+        bare = re.sub(rb'"[^"]*"', b"x", block) if b'"' in block else block
+        lines = frame.height + 1  # with the header
+        if b"\n\n" in bare or b"\n\r\n" in bare:
+            lines -= len(re.findall(rb"(?<=\n)\r?\n", bare))
+        return bare.count(self.separator.encode()) != lines * (frame.width - 1)
+
+
+def _fault(path: Path, width: int, separator: str) -> str:
+    """Say in one sentence what is wrong with a file that could not be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, delimiter=separator)
+            for row in rows:
+                if row and len(row) != width:
+                    return (
+                        f"{path}, line {rows.line_num} has {len(row)} fields where the first line "
+                        f"names {width} columns: every line has the same number of fields"
+                    )
+    except UnicodeDecodeError as error:
+        return _not_utf8(path, error)
+    except csv.Error as error:
+        return f"{path} is not a CSV file: {error}"
+    return (
+        f"{path} is not a CSV file, perhaps because of a stray quotation mark: a field that holds "
+        f"one stands in quotation marks and has it doubled"
+    )
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    byte = error.object[error.start]
+    return f"{path} is not UTF-8 text (it has the byte 0x{byte:02x}): save it as UTF-8"
