@@ -7,17 +7,42 @@ import json
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from steepest.errors import RecipeError, nearest
-from steepest.train.record import OPTIONS
+from steepest.train.folder import OPTIONS
 
-SHARED = {
-    "folder": "where the run leaves its files; left out, a new folder under runs/",
-    "resume": "folder of an earlier run to go on with; only epochs may change",
+PLACE = {
+    "folder": (Path | None, "where the run leaves its files; left out, a new folder under runs/"),
+    "resume": (Path | None, "folder of an earlier run to go on with; only its end may change"),
+    "override": (bool, "let other options of a resumed run change, too"),
 }
+"""Options of the command line: kind and help."""
+
+TRAINING = {
+    "steps": (int | None, "the most updates"),
+    "seconds": (float | None, "the longest time, in seconds"),
+    "patience": (int | None, "end after so many validations that were no better than the best"),
+    "monitor": (str | None, "what the best weights and patience go by: loss or a metric's name"),
+    "validate_steps": (int | None, "validate every so many updates instead of every epoch"),
+    "clip_norm": (float | None, "norm above which gradients are scaled down"),
+    "accumulate": (int | None, "batches that make one update"),
+    "precision": (
+        Literal["float32", "bfloat16", "float16"] | None,
+        "of forward and backward: bfloat16 and float16 mean automatic mixed precision",
+    ),
+    "compile": (Literal["step"] | None, "step: one compiled graph for a whole update"),
+    "deterministic": (bool, "refuse operations that may give other numbers the next time"),
+    "threads": (int | None, "CPU threads; left out, one for a small model"),
+    "checkpoint_seconds": (float | None, "seconds between two checkpoints, 60 if left out"),
+    "log_to": (tuple[str, ...], "where metrics go, too: tensorboard, mlflow, wandb"),
+}
+"""Fields of every run that the command line can set, unless the recipe has them itself."""
+
+ENDS = ("epochs", "steps", "seconds", "patience", "checkpoint_seconds", "log_to", "threads")
+"""What a resumed run may change without changing its numbers up to there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +51,20 @@ class Asked:
 
     Attributes:
         options: the recipe's arguments, all of them.
+        training: fields of the run that are to be set.
         arguments: the words of the command line that gave them, in a resumed run those of the
-            first one with the last `--epochs`.
+            first one and what was changed since.
         folder: the folder asked for; None for a new one.
         resume: whether that folder holds a run to go on with.
+        override: whether other options than the run had are meant.
     """
 
     options: dict[str, Any]
+    training: dict[str, Any]
     arguments: list[str]
     folder: Path | None
     resume: bool
+    override: bool = False
 
 
 def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> Asked:
@@ -48,11 +77,9 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
     signature, program = _signature(recipe), f"steepest train {name}"
     earlier = _resumed(arguments)
     if earlier is None:
-        options = read(recipe, program, arguments, signature)
-        folder = options.pop("folder")
-        options.pop("resume")
-        words = _without(SHARED, arguments)
-        return Asked(options=options, arguments=words, folder=folder, resume=False)
+        given = read(recipe, program, arguments, signature)
+        words = _without(PLACE, arguments)
+        return _asked(recipe, given, words, given["folder"])
     kept = read_options(earlier)
     if not _same_recipe(kept["recipe"], name):
         raise RecipeError(
@@ -62,10 +89,22 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
     before = read(recipe, program, words, signature)
     now = read(recipe, program, [*words, *arguments], signature)
     _check_unchanged(before, now, earlier)
-    if epochs := _only("epochs", arguments):
-        words = [*_without(("epochs",), words), *epochs]
-    options = {key: value for key, value in now.items() if key not in SHARED}
-    return Asked(options=options, arguments=words, folder=earlier, resume=True)
+    new = _without(PLACE, arguments)
+    words = [*_without({option for option, _ in _groups(new)}, words), *new]
+    return replace(_asked(recipe, now, words, earlier), resume=True, override=now["override"])
+
+
+def _asked(
+    recipe: Callable[..., Any], given: Mapping[str, Any], words: list[str], folder: Path | None
+) -> Asked:
+    own = inspect.signature(recipe).parameters
+    options = {name: value for name, value in given.items() if name in own}
+    training = {
+        name: given[name]
+        for name in TRAINING
+        if name not in own and given[name] not in (None, False, ())
+    }
+    return Asked(options=options, training=training, arguments=words, folder=folder, resume=False)
 
 
 def read_options(folder: Path) -> dict[str, Any]:
@@ -93,7 +132,7 @@ def kept_options(name: str, asked: Asked) -> dict[str, Any]:
     return {
         "recipe": name,
         "arguments": asked.arguments,
-        "options": asked.options,
+        "options": {**asked.options, **asked.training},
         "steepest": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
@@ -101,7 +140,7 @@ def kept_options(name: str, asked: Asked) -> dict[str, Any]:
 
 
 def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
-    """Return the recipe's options and the shared ones; a bare one has its default's type.
+    """Return the recipe's options and those of every run; a bare one has its default's type.
 
     Raises:
         RecipeError: it takes `*args` or `**kwargs`, or an option that the command line has.
@@ -114,16 +153,21 @@ def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
             raise RecipeError(
                 f"A recipe names its options one by one: got {parameter}; write them out"
             )
-        if parameter.name in SHARED:
+        if parameter.name in PLACE:
             raise RecipeError(f"{parameter.name} is the command line's own option: rename yours")
         bare = parameter.annotation is parameter.empty
         kind = _kind(parameter.default) if bare else parameter.annotation
         parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=kind))
-    for name, text in SHARED.items():
-        kind = Annotated[Path | None, tyro.conf.arg(help=text)]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        )
+    own = {parameter.name for parameter in parameters}
+    for name, (kind, text) in {**TRAINING, **PLACE}.items():
+        if name not in own:
+            usual = False if kind is bool else () if kind == tuple[str, ...] else None
+            told = Annotated[kind, tyro.conf.arg(help=text)]
+            parameters.append(
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=told
+                )
+            )
     return inspect.Signature(parameters)
 
 
@@ -225,11 +269,6 @@ def _without(names: Iterable[str], arguments: Sequence[str]) -> list[str]:
     return [word for name, words in groups if name not in names for word in words]
 
 
-def _only(option: str, arguments: Sequence[str]) -> list[str]:
-    """Return the words that give the option's last value."""
-    return next((words for name, words in reversed(_groups(arguments)) if name == option), [])
-
-
 def _groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return each option's name, and it with the words that follow it."""
     groups: list[tuple[str, list[str]]] = []
@@ -244,8 +283,8 @@ def _check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: 
     if now["folder"] is not None:
         raise RecipeError(f"A resumed run stays in its folder, {folder}: leave --folder out")
     for name, value in now.items():
-        if name not in ("epochs", "resume") and value != before[name]:
+        if value != before[name] and not (now["override"] or name in (*ENDS, *PLACE)):
             raise RecipeError(
                 f"A run resumes with the options that it had: {name} was {before[name]} and is "
-                f"now {value}; give the same, or begin a new run"
+                f"now {value}; give the same, begin a new run, or add --override"
             )

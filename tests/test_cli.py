@@ -19,7 +19,10 @@ from steepest.train import read_metrics
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 IRIS = f"--data {EXAMPLES / 'iris.csv'} --target species"
-FILES = {"checkpoint.pt", "loss.png", "metrics.jsonl", "model.safetensors", "options.json"}
+FILES = {
+    ".lock", "best.safetensors", "checkpoints", "evaluation.json", "loss.png", "metrics.csv",
+    "metrics.jsonl", "model.safetensors", "options.json", "run.json",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +85,7 @@ def test_help_and_version(steepest):
     for words in ("--help", "-h", "", "train", "train --help"):
         code, out, err = steepest(words)
         assert (code, err) == (0, "")
-        assert "line   Fit a line to made-up points: y = 3x + noise." in out
+        assert re.search(r"  line +Fit a line to made-up points: y = 3x \+ noise.", out)
     assert steepest("--version") == (0, f"steepest {__version__}\n", "")
 
 
@@ -109,8 +112,13 @@ def test_train_line(steepest):
     assert re.fullmatch(
         r"line: loss \S+, validation loss 0\.01\S* after 2 epochs \(500 updates, \S+ s\)", lines[0]
     )
-    assert re.fullmatch(r"  learned y = (2\.99|3\.0)\d* x [+-]0\.0\d+", lines[1])
-    assert lines[2:] == ["  files in runs/line-1"]
+    assert re.fullmatch(r"  best in epoch [12]: validation loss 0\.01\S*", lines[1])
+    assert re.fullmatch(r"  learned y = (2\.99|3\.0)\d* x [+-]0\.0\d+", lines[2])
+    assert lines[3:] == [
+        "  files in runs/line-1",
+        "  resume:  steepest train line --resume runs/line-1 --epochs 4",
+        "  report:  steepest report runs/line-1",
+    ]
     assert err.splitlines()[-1].startswith("epoch 2/2  step 500  loss")
     assert {path.name for path in Path("runs/line-1").iterdir()} == FILES
     options = json.loads(Path("runs/line-1/options.json").read_text())
@@ -127,11 +135,12 @@ def test_runs_never_share_a_folder(steepest):
     assert sorted(p.name for p in Path("runs").iterdir()) == ["line-1", "line-2"]
     assert steepest("train line --epochs 1 --rows 100 --folder a/b")[0] == 0
     assert {path.name for path in Path("a/b").iterdir()} == FILES
-    before = {path: path.read_bytes() for path in Path("a/b").iterdir()}
+    files = [path for path in Path("a/b").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
     code, _, err = steepest("train line --folder a/b")
     assert code == 2
     assert "a/b is not empty" in err
-    assert {path: path.read_bytes() for path in Path("a/b").iterdir()} == before
+    assert {path: path.read_bytes() for path in files} == before
     assert steepest("train line --resume a/b --epochs 2")[0] == 0
 
 
@@ -223,7 +232,7 @@ def test_ctrl_c_in_a_real_process():
     assert process.returncode == 130
     assert re.search(r"stopped after step \d+; go on with: .*--resume runs/mine-1\n$", err)
     assert "Traceback" not in err
-    assert Path("runs/mine-1/checkpoint.pt").exists()
+    assert list(Path("runs/mine-1/checkpoints").iterdir())
 
 
 REFUSED = {
@@ -378,8 +387,8 @@ def test_a_refused_resume_leaves_the_options_as_they_were(steepest):
     assert "The checkpoint has 3 epochs behind it" in err
     assert Path("out/options.json").read_bytes() == before
     assert steepest("train line --resume out")[0] == 0
-    path = Path("out/checkpoint.pt")
-    path.write_bytes(path.read_bytes()[:1000])
+    for path in Path("out/checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
     assert steepest("train line --resume out --epochs 5")[0] == 2
     assert Path("out/options.json").read_bytes() == before
 
@@ -389,7 +398,7 @@ def test_the_options_hold_one_epochs_however_often_a_run_resumes(steepest):
     for epochs in ("--epochs 2", "--epochs=3", "--lr 0.1 --epochs 4", "", "--lr 0.1"):
         assert steepest(f"train line --resume out {epochs}")[0] == 0
     options = json.loads(Path("out/options.json").read_text())
-    assert options["arguments"] == ["--rows", "100", "--epochs", "4"]
+    assert options["arguments"] == ["--rows", "100", "--epochs", "4", "--lr", "0.1"]
     assert options["options"]["epochs"] == 4
 
 
@@ -428,11 +437,11 @@ def test_a_recipe_is_the_same_by_any_path(steepest):
 
 def test_a_damaged_checkpoint_is_refused(steepest):
     steepest("train line --epochs 1 --rows 100")
-    path = Path("runs/line-1/checkpoint.pt")
+    (path,) = Path("runs/line-1/checkpoints").iterdir()
     path.write_bytes(path.read_bytes()[:1000])
     code, _, err = steepest("train line --resume runs/line-1 --epochs 2")
     assert code == 2
-    assert "runs/line-1/checkpoint.pt is not a whole steepest checkpoint" in err
+    assert f"No checkpoint in runs/line-1/checkpoints is whole: {path} " in err
 
 
 def test_a_folder_in_the_way_of_a_file_is_refused(steepest):

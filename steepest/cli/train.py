@@ -2,11 +2,12 @@
 
 import shlex
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steepest.cli import FAILED, HELP, SIGINT, SIGNALLED, help_text
 from steepest.errors import RecipeError
@@ -41,8 +42,15 @@ def main(words: list[str]) -> int:
     folder = asked.folder or (Path(made.folder) if made.folder else None)
     if folder is None or not asked.resume:
         folder = new_folder(folder, name)
-    kept = kept_options(name, asked)
-    return _train(replace(made, folder=folder, resume=asked.resume, options=kept), name, folder)
+    run = replace(
+        made,
+        folder=folder,
+        resume=asked.resume,
+        override=asked.override,
+        options=kept_options(name, asked),
+        **asked.training,
+    )
+    return _train(run, name, folder)
 
 
 def new_folder(folder: Path | None, name: str) -> Path:
@@ -51,7 +59,7 @@ def new_folder(folder: Path | None, name: str) -> Path:
     Raises:
         RecipeError: it holds an earlier run, or cannot be made.
     """
-    from steepest.train.record import CHECKPOINT
+    from steepest.train.folder import CHECKPOINTS
 
     try:
         if folder is not None:
@@ -60,7 +68,7 @@ def new_folder(folder: Path | None, name: str) -> Path:
                 go_on = f", or go on with --resume {shlex.quote(str(folder))}"
                 raise RecipeError(
                     f"A new run has a folder of its own: {folder} is not empty; choose another"
-                    + (go_on if (folder / CHECKPOINT).exists() else "")
+                    + (go_on if (folder / CHECKPOINTS).exists() else "")
                 )
             return folder
         for number in count(1):
@@ -77,15 +85,12 @@ def new_folder(folder: Path | None, name: str) -> Path:
 def summary(report: "Report") -> str:
     """Return what came of a run, in a few lines."""
     final, best = report.final, report.best
-    said = f"loss {final['loss']:.4g}"
-    if "validation_loss" in final:
-        said += f", validation loss {final['validation_loss']:.4g}"
     epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']:,} epochs"
-    lines = [f"{report.name}: {said} after {epochs} ({_updates(report)})"]
-    if best["epoch"] != final["epoch"] and "validation_loss" in best:
-        lines.append(
-            f"  best validation loss {best['validation_loss']:.4g} in epoch {best['epoch']}"
-        )
+    why = "" if report.ended == "epochs" else f", ended by {report.ended}"
+    said = ", ".join(_numbers(final, ("loss", "validation_loss")))
+    lines = [f"{report.name}: {said} after {epochs} ({_updates(report)}{why})"]
+    if measured := _numbers(best, [name for name in best if name.startswith("validation_")]):
+        lines.append(f"  best in epoch {best['epoch']}: {', '.join(measured)}")
     if report.result:
         lines.append(f"  {report.result}")
     if report.folder is not None:
@@ -93,10 +98,27 @@ def summary(report: "Report") -> str:
     return "\n".join(lines)
 
 
+def commands(recipe: str, run: "Run", report: "Report") -> str:
+    """Return what a person may type next."""
+    folder = shlex.quote(str(report.folder))
+    more = f" --epochs {2 * run.epochs}" if run.epochs is not None else ""
+    told = {"resume": f"steepest train {shlex.quote(recipe)} --resume {folder}{more}"}
+    if run.transform is not None:
+        told["predict"] = f"steepest predict {folder} --data new.csv --out predictions.csv"
+    told["report"] = f"steepest report {folder}"
+    return "\n".join(f"  {name + ':':<8} {command}" for name, command in told.items())
+
+
+def _numbers(row: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Return the row's numbers of these names, as people read them."""
+    found = {name.replace("_", " "): row[name] for name in names if row.get(name) is not None}
+    return [f"{name} {value:.4g}" for name, value in found.items()]
+
+
 def _train(run: "Run", name: str, folder: Path) -> int:
     from steepest.train import RunError, Stopped
     from steepest.train import train as train_run
-    from steepest.train.record import CHECKPOINT
+    from steepest.train.folder import CHECKPOINTS
 
     try:
         report = train_run(run)
@@ -105,11 +127,12 @@ def _train(run: "Run", name: str, folder: Path) -> int:
         return FAILED
     except KeyboardInterrupt as stopped:
         said = f"steepest: {stopped}" if isinstance(stopped, Stopped) else "steepest: stopped"
-        if (folder / CHECKPOINT).exists():
+        if (folder / CHECKPOINTS).exists():
             said += f"; go on with: steepest train {shlex.join([name, '--resume', str(folder)])}"
         print(said, file=sys.stderr)
         return SIGNALLED + (stopped.signal if isinstance(stopped, Stopped) else SIGINT)
     print(summary(report))
+    print(commands(name, run, report))
     return 0
 
 

@@ -9,10 +9,11 @@ from types import ModuleType
 from steepest.errors import RunError
 from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model
 from steepest.train.device import choose_device
+from steepest.train.measures import metrics_for, validate
 from steepest.train.metrics import Mean, MetricsFile, read_metrics
 from steepest.train.run import Report, Run
 from steepest.train.stop import Stopped
-from steepest.train.trainer import train, validate
+from steepest.train.trainer import train
 
 __all__ = [
     "Mean",
@@ -23,6 +24,7 @@ __all__ = [
     "Stopped",
     "choose_device",
     "load_checkpoint",
+    "metrics_for",
     "read_metrics",
     "save_checkpoint",
     "save_model",

@@ -1,10 +1,12 @@
 """Where a run computes, and how its batches get there."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steepest.errors import RecipeError
 
@@ -59,3 +61,43 @@ def _described(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
         return f"a {type(batch).__name__} of {len(batch)}"
     return f"a {type(batch).__name__}"
+
+
+MOST_PRODUCTS_OF_ONE_THREAD = 2_000_000  # with two threads no faster below, measured
+
+
+def choose_threads(threads: int | None, model: nn.Module, batches: object) -> int:
+    """Return `threads`; None takes one for a small model, for others as many as torch has.
+
+    Small is a model of matrices and vectors with few products per batch: there two threads wait
+    for each other longer than they compute.
+    """
+    if threads is not None:
+        return threads
+    rows = getattr(batches, "batch_size", None)
+    parameters = list(model.parameters())
+    plain = all(p.ndim <= 2 for p in parameters)  # a convolution uses each weight many times
+    if not plain or not isinstance(rows, int):
+        return torch.get_num_threads()
+    products = rows * sum(p.numel() for p in parameters)
+    return 1 if products < MOST_PRODUCTS_OF_ONE_THREAD else torch.get_num_threads()
+
+
+@contextmanager
+def computing_with(threads: int, deterministic: bool) -> Iterator[None]:
+    """Have torch compute with so many threads, and only what can be repeated, within a `with`.
+
+    Raises:
+        RuntimeError: (torch's) an operation within has no repeatable form.
+    """
+    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch asks for it
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(strict, warn_only=warns)

@@ -1,14 +1,19 @@
-"""Means of a loss while it is measured, and metrics as JSON lines."""
+"""Means of a loss while it is measured, and metrics as JSON lines and CSV."""
 
+import csv
+import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sized
+import os
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from steepest.errors import CheckpointError
+from steepest.train.checkpoint import write_whole
 
 PENDING = 100
 
@@ -49,32 +54,61 @@ class Mean:
 
 
 class MetricsFile:
-    """Write metrics as JSON lines, each on disk's way as soon as it is written.
+    """Write rows as JSON lines, and as CSV beside them, each as soon as it is there.
 
-    A file from before is continued: lines beyond `step`, or torn by a crash, are cut off.
+    A file from before is continued after so many rows: those beyond, or torn by a crash, are cut
+    off, and the CSV is made again of what is left.
+
+    Args:
+        path: of the JSON lines; the CSV has its name and the suffix .csv.
+        columns: what of a row the CSV shows.
+        rows: how many rows of an earlier file to keep.
+
+    Raises:
+        CheckpointError: a file cannot be opened.
     """
 
-    def __init__(self, path: Path | str, step: int = 0) -> None:
+    def __init__(self, path: Path | str, columns: Sequence[str] = (), rows: int = 0) -> None:
         path = Path(path)
+        self.columns = list(columns)
         try:
             path.touch()
-            keep = sum(len(line) for line, _ in _whole_lines(path, step))
-            self._file = path.open("r+b")
+            kept = list(islice(_whole_lines(path), rows))
+            self._json = path.open("r+b")
+            self._json.truncate(sum(len(line) for line, _ in kept))
+            self._json.seek(0, os.SEEK_END)
+            lines = [self._csv_line(row) for _, row in kept]
+            text = b"".join([self._csv_line(), *lines])
+            write_whole(path.with_suffix(".csv"), lambda temporary: _write(temporary, text))
+            self._csv = path.with_suffix(".csv").open("ab")
         except OSError as error:
             reason = error.strerror or str(error)
             raise CheckpointError(f"{path} could not be opened: {reason}; choose another") from None
-        self._file.seek(keep)
-        self._file.truncate()
+        self.rows = len(kept)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one line; a number that is not finite becomes null, as JSON has none."""
-        plain = {key: _plain(value) for key, value in row.items()}
-        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        """Append a row; a number that is not finite becomes null in JSON, which has none."""
+        self._json.write(json.dumps(_plain(row), allow_nan=False).encode() + b"\n")
+        self._json.flush()
+        self._csv.write(self._csv_line(row))
+        self._csv.flush()
+        self.rows += 1
+
+    def sync(self) -> None:
+        """Wait until all rows are on disk."""
+        os.fsync(self._json.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the files."""
+        self._json.close()
+        self._csv.close()
+
+    def _csv_line(self, row: Mapping[str, Any] | None = None) -> bytes:
+        """Return a row's values, or the names of the columns."""
+        text = io.StringIO()
+        values = self.columns if row is None else [row.get(name) for name in self.columns]
+        csv.writer(text, lineterminator="\n").writerow(values)
+        return text.getvalue().encode()
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
@@ -92,19 +126,23 @@ def rows_of(target: Any) -> int:
         return 1
 
 
-def _whole_lines(path: Path, step: float = math.inf) -> Iterable[tuple[bytes, dict[str, Any]]]:
+def _whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     with path.open("rb") as file:
         for line in file:
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 return
-            if not isinstance(row, dict) or row.get("step", 0) > step:
+            if not isinstance(row, dict):
                 return
             yield line, row
 
 
+def _write(path: Path, text: bytes) -> None:
+    path.write_bytes(text)
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,33 +16,65 @@ BAR_SECONDS = 0.1  # between two drawings
 LINE_SECONDS = 1.0  # at least, between two lines
 LINE_BATCHES = 100
 WIDE = 120  # characters, from which bar and figures fit into one line
+MOST_MEASURED = 2  # of validation's numbers, the loss first
 EPOCH_LINES = 20  # about so many epoch lines, however many epochs, unless they are slow
 
 
 @dataclass(kw_only=True)
 class Place:
-    """Where a run is: epochs and updates done, batches done and to do in this epoch."""
+    """Where a run is: what is done, and what is to be done.
+
+    Attributes:
+        epoch: epochs done.
+        batch: batches of this epoch done.
+        step: updates done.
+        samples: rows seen.
+        elapsed: seconds taken.
+        batches: batches in an epoch; None while that is not known.
+        epochs: the most epochs, or None.
+        steps: the most updates, or None.
+        seconds: the longest time, or None.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    epochs: int = 1
+    samples: int = 0
+    elapsed: float = 0.0
     batches: int | None = None
+    epochs: int | None = 1
+    steps: int | None = None
+    seconds: float | None = None
 
     def fraction(self) -> float | None:
         """Return how much of the run is done; None while the length of an epoch is unknown."""
-        if not self.batches:
-            return None
-        return min(1.0, (self.epoch + min(1.0, self.batch / self.batches)) / self.epochs)
+        parts = []
+        if self.epochs and self.batches:
+            parts.append((self.epoch + min(1.0, self.batch / self.batches)) / self.epochs)
+        if self.steps:
+            parts.append(self.step / self.steps)
+        if self.seconds:
+            parts.append(self.elapsed / self.seconds)
+        return min(1.0, max(parts)) if parts else None
+
+    def ended(self) -> str | None:
+        """Return which of its limits the run has reached; None while it goes on."""
+        if self.epochs is not None and self.epoch >= self.epochs:
+            return "epochs"
+        if self.steps is not None and self.step >= self.steps:
+            return "steps"
+        if self.seconds is not None and self.elapsed >= self.seconds:
+            return "seconds"
+        return None
 
 
 class Progress(Protocol):
-    """What shows a run: `draw` every `seconds`, `epoch` after each epoch, `close` at the end."""
+    """What shows a run: `draw` every `seconds`, `row` after each measuring, `close` at the end."""
 
     seconds: float
 
     def draw(self, place: Place, loss: float, lr: float) -> None: ...
-    def epoch(self, place: Place, row: Row) -> None: ...
+    def row(self, place: Place, row: Row) -> None: ...
     def close(self) -> None: ...
 
 
@@ -54,7 +86,7 @@ class Nothing:
     def draw(self, place: Place, loss: float, lr: float) -> None:
         """Show nothing."""
 
-    def epoch(self, place: Place, row: Row) -> None:
+    def row(self, place: Place, row: Row) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -86,17 +118,17 @@ class Lines:
         parts = [_epoch(place), done, f"loss {loss:.4g}", f"lr {lr:.3g}", self._pace.text(place)]
         self._line(parts)
 
-    def epoch(self, place: Place, row: Row) -> None:
-        """Write the epoch's line, unless epochs come faster than a log wants them."""
-        number = place.epoch
-        every = math.ceil(place.epochs / EPOCH_LINES)
+    def row(self, place: Place, row: Row) -> None:
+        """Write an epoch's line, unless epochs come faster than a log wants them."""
+        every = math.ceil(place.epochs / EPOCH_LINES) if place.epochs else 1
         late = perf_counter() - self._last >= LINE_SECONDS
-        if not (number == place.epochs or number % every == 0 or late):
+        if not (place.ended() or (place.epochs and place.epoch % every == 0) or late):
             return
-        parts = [f"epoch {number}/{place.epochs}", f"step {place.step}", f"loss {row['loss']:.4g}"]
-        if "validation_loss" in row:
-            parts.append(f"validation loss {row['validation_loss']:.4g}")
-        parts += [f"lr {row['lr']:.3g}", self._pace.text(place)]
+        parts = [_of("epoch", row["epoch"], place.epochs), f"step {place.step}"]
+        parts += [f"loss {row['loss']:.4g}"] if "loss" in row else []
+        parts += _measured(row)
+        parts += [f"lr {row['lr']:.3g}"] if "lr" in row else []
+        parts += [self._pace.text(place)]
         self._line(parts)
 
     def close(self) -> None:
@@ -108,7 +140,7 @@ class Lines:
 
 
 class Bar:
-    """A bar in a terminal: epoch, loss, lr, batches per second and the time left."""
+    """A bar in a terminal: epoch, loss, what validation measured, lr, speed and the time left."""
 
     seconds = BAR_SECONDS
 
@@ -119,7 +151,7 @@ class Bar:
 
         console = console or Console(stderr=True)
         self._pace = Pace(start, smooth=0.7)
-        self._validation = ""
+        self._validation: list[str] = []
         self._shown = Progress(
             TextColumn("[bold]{task.description}[/bold]"),
             BarColumn(bar_width=20 if console.width >= WIDE else 8),
@@ -135,7 +167,7 @@ class Bar:
         """Draw the bar."""
         fraction = place.fraction()
         left = "" if fraction is None else f"{_clock(self._pace.seconds_left(fraction))} left"
-        parts = [_epoch(place), f"loss {loss:.4g}{self._validation}", f"lr {lr:.3g}"]
+        parts = [_epoch(place), f"loss {loss:.4g}", *self._validation, f"lr {lr:.3g}"]
         parts += [self._pace.text(place), left]
         self._shown.update(
             self._task,
@@ -145,11 +177,10 @@ class Bar:
         )
         self._shown.refresh()
 
-    def epoch(self, place: Place, row: Row) -> None:
-        """Keep the epoch's validation loss for the next drawing."""
-        if "validation_loss" in row:
-            self._validation = f" (validation {row['validation_loss']:.4g})"
-        if place.epoch == place.epochs:
+    def row(self, place: Place, row: Row) -> None:
+        """Keep what validation measured for the next drawing."""
+        self._validation = _measured(row) or self._validation
+        if "loss" in row and place.ended():
             self.draw(place, row["loss"], row["lr"])
 
     def close(self) -> None:
@@ -166,21 +197,21 @@ class Pace:
     def __init__(self, start: Place, smooth: float = 0.0) -> None:
         self._smooth = smooth
         self._begin = self._time = perf_counter()
-        self._step = start.step
+        self._samples = start.samples
         self._fraction = start.fraction() or 0.0
         self._rate = 0.0
 
     def text(self, place: Place) -> str:
-        """Return batches per second; empty before there is a figure."""
+        """Return samples per second; empty before there is a figure."""
         now = perf_counter()
-        if now > self._time and place.step > self._step:
-            rate = (place.step - self._step) / (now - self._time)
+        if now > self._time and place.samples > self._samples:
+            rate = (place.samples - self._samples) / (now - self._time)
             share = self._smooth if self._rate else 0.0
             self._rate = share * self._rate + (1 - share) * rate
-        self._time, self._step = now, place.step
+        self._time, self._samples = now, place.samples
         if self._rate == 0:
             return ""
-        return f"{self._rate:,.0f} batches/s" if self._rate >= 10 else f"{self._rate:.2g} batches/s"
+        return f"{self._rate:,.0f} samples/s" if self._rate >= 10 else f"{self._rate:.2g} samples/s"
 
     def seconds_left(self, fraction: float) -> float:
         """Return the seconds left, counting validation and all else as it was so far."""
@@ -197,7 +228,24 @@ def open_progress(name: str, start: Place, *, shown: bool = True) -> Progress:
 
 
 def _epoch(place: Place) -> str:
-    return f"epoch {min(place.epoch + 1, place.epochs)}/{place.epochs}"
+    if place.epochs is None and place.steps is not None:
+        return f"step {place.step:,}/{place.steps:,}"
+    epoch = place.epoch + 1
+    return _of("epoch", epoch if place.epochs is None else min(epoch, place.epochs), place.epochs)
+
+
+def _of(what: str, number: int, end: int | None) -> str:
+    return f"{what} {number}" if end is None else f"{what} {number}/{end}"
+
+
+def _measured(row: Row) -> list[str]:
+    """Return what validation measured, the loss first."""
+    names = [name for name in row if name.startswith("validation_")]
+    return [f"{name.replace('_', ' ')} {_number(row[name])}" for name in names[:MOST_MEASURED]]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _clock(seconds: float) -> str:

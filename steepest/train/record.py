@@ -1,11 +1,9 @@
-"""What is kept of a run while it trains: where it is, its losses, its files, its wish to stop."""
+"""Record: what is kept of a run while it trains."""
 
-import json
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,261 +11,366 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.data import Batches
-from steepest.errors import CheckpointError, RecipeError, RunError
-from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model, write_whole
-from steepest.train.device import moved
-from steepest.train.metrics import Mean, MetricsFile, read_metrics, rows_of
+from steepest.errors import RunError, SteepestError
+from steepest.train.best import Best
+from steepest.train.device import choose_threads, computing_with, moved
+from steepest.train.evaluation import evaluation
+from steepest.train.feed import Feed, Window
+from steepest.train.folder import RUN, RunFolder
+from steepest.train.measures import validate
+from steepest.train.metrics import Mean, rows_of
+from steepest.train.nonfinite import culprit, rows_in_data
+from steepest.train.precision import Precision
 from steepest.train.progress import Place, open_progress
-from steepest.train.randomness import random_state, seed_all, set_random_state
+from steepest.train.randomness import seed_all
 from steepest.train.resume import restore, state_of
 from steepest.train.run import Report, Row, Run, length_of
 from steepest.train.stop import Stopped, StopSignals
+from steepest.train.summary import show_opening, summary_of
+from steepest.train.watch import Watch
+from steepest.train.weights import averaged
 
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-OPTIONS = "options.json"
-MODEL = "model.safetensors"
-PICTURE = "loss.png"
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-
-
-@contextmanager
-def failing_the_run() -> Iterator[None]:
-    """Turn a file that cannot be written into the failure of a run that began well."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise RunError(str(error)) from error
+PLACES = ("kind", "epoch", "step", "samples", "seconds")
 
 
 class Record:
-    """Keep a run's place, losses, metrics, checkpoints and progress; a context for one training.
+    """Keep a run's place, losses, metrics, files and progress; a context for one training.
 
     Entering seeds the run, or resumes it. Ctrl-C and SIGTERM wait for the end of the update, so
     that the checkpoint holds whole updates only; a second one stops at once.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, precision: Precision) -> None:
         self.run = run
         self.device = device
-        self.place = Place(epochs=run.epochs, batches=length_of(run.batches))
+        self.precision = precision
+        self.threads = choose_threads(run.threads, run.model, run.batches)
+        self.place = Place(
+            batches=length_of(run.batches), epochs=run.epochs, steps=run.steps, seconds=run.seconds
+        )
         self.history: list[Row] = []
-        self.folder = None if run.folder is None else Path(run.folder)
+        self.best = Best(run)
+        self.feed = Feed(run, device)
+        self.watch = Watch(run.model, run.optimizer)
+        self.files: RunFolder | None = None
         self._epoch_loss = Mean()
-        self._window = Mean()  # the loss since the last "step" line of the metrics
+        self._window = Mean()  # the loss since the last "step" row of the metrics
         self._window_loss = math.nan
+        self._validated = -1  # the updates done at the last validation
+        self._saved: tuple[int, ...] | None = None  # the place of the last checkpoint
+        self._save_epoch = False
         self._seconds_before = 0.0
-        self._epoch_random: dict[str, Any] = {}
-        self._resumed_random: dict[str, Any] | None = None
-        self._metrics: MetricsFile | None = None
+        self._begin = perf_counter()
+        self._rows_before = 0
+        self._started = datetime.now().astimezone().isoformat(timespec="seconds")
         self._signals = StopSignals(self._hurry)
+        self._within = ExitStack()
 
     def __enter__(self) -> "Record":
-        if self.run.seed is not None:
-            seed_all(self.run.seed)
-        if self.folder is not None:
-            self._open(self.folder)  # may refuse: nothing of the process has been set yet
-        self._threads = torch.get_num_threads()
-        if self.run.threads is not None:
-            torch.set_num_threads(self.run.threads)
+        run = self.run
+        if run.seed is not None:
+            seed_all(run.seed)
+        notes = self._open(Path(run.folder)) if run.folder is not None else []
+        self._within.enter_context(computing_with(self.threads, run.deterministic))
+        if run.progress:
+            show_opening(run, self.device, self.threads, notes)
         self._begin = perf_counter()
-        self._progress = open_progress(self.run.name, self.place, shown=self.run.progress)
+        self._progress = open_progress(run.name, self.place, shown=run.progress)
+        self._within.callback(self._progress.close)
+        self._next_step = self._rare_step()
         self._next_draw = self._begin + min(self._progress.seconds, 1e9)
-        self._next_save = self._begin + self.run.checkpoint_seconds if self.folder else math.inf
-        self._due = min(self._next_draw, self._next_save)
+        self._next_save = self._begin + run.checkpoint_seconds if self.files else math.inf
+        left = math.inf if run.seconds is None else run.seconds - self._seconds_before
+        self._last = self._begin + left
+        self._due = min(self._next_draw, self._next_save, self._last)
         self._signals.listen()
+        self._within.callback(self._signals.restore)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._signals.restore()
-        torch.set_num_threads(self._threads)
-        self._progress.close()
-        if self._metrics is not None:
-            self._metrics.close()
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self._within.close()
+        if self.files is not None:
+            if error is not None:
+                status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+                with suppress(SteepestError):  # a full disk has been told of already
+                    self._describe(status, error=str(error) or type(error).__name__)
+            self.files.close()
 
-    def batches(self) -> Iterator[Any]:
-        """Hand out this epoch's batches on the device, from where the run is."""
-        run, start = self.run, self.place.batch
-        if self._resumed_random is None:
-            self._epoch_random = random_state(self.device, run.batches)
-        else:  # draw the epoch's order as it was drawn, then go on where the run stopped
-            set_random_state(self._epoch_random, self.device, run.batches)
-        if isinstance(run.batches, Batches):
-            source = run.batches.epoch(self.place.epoch, start=start)
-        else:
-            source = iter(run.batches)
-            deque(islice(source, start), maxlen=0)
-        if self._resumed_random is not None:
-            set_random_state(self._resumed_random, self.device, run.batches)
-            self._resumed_random = None
-        yield from moved(source, self.device)
-        if self.place.batch == 0:
-            raise RecipeError(
-                f"batches gives at least one batch per epoch: got none in epoch "
-                f"{self.place.epoch + 1}; give Batches, a DataLoader or a list"
-            )
-        self.place.batches = self.place.batch
+    # ---- what the loop asks and tells --------------------------------------------------------
 
-    def validation_batches(self) -> Iterator[Any]:
-        """Hand out the validation batches on the device; a wish to stop is granted between two."""
-        for batch in moved(self.run.validation or (), self.device):
-            self._stop_if_asked()
-            yield batch
+    def goes_on(self) -> bool:
+        """Tell whether the run has another epoch; save or stop before it, if it is time."""
+        if self._save_epoch:
+            self._save()
+        if perf_counter() >= self._due:
+            self._look()
+        return not self.ended()
 
-    def loss(self, loss: Tensor, target: Any) -> None:
+    def windows(self) -> Iterator[Window]:
+        """Hand out the batches of this epoch's updates, from where the run is."""
+        return self.feed.windows(self.place)
+
+    def loss(self, loss: Tensor, inputs: Any, target: Any) -> None:
         """Add a batch's loss; refuse one that is not finite before it reaches the parameters."""
-        self._window.add(loss, rows_of(target))
+        rows = rows_of(target)
+        self._window.add(loss, rows)
         if not math.isfinite(self._window.total):
-            self._refuse_loss()
+            self._refuse_loss(inputs, target)
+        self.place.batch += 1
+        self.place.samples += rows
 
-    def step(self) -> None:
-        """Count an update; now and then write metrics, draw, save."""
+    def gradients(self) -> None:
+        """Look at the gradients of an update that the metrics tell of."""
+        if (self.place.step + 1) % self.run.log_steps == 0:
+            self.watch.before(self.precision.scale)
+
+    def step(self) -> bool:
+        """Count an update; now and then log, draw, save. Tell whether to look at what is due."""
         place = self.place
         place.step += 1
-        place.batch += 1
-        if place.step % self.run.log_steps == 0:
-            self._log_window()
+        rare = place.step >= self._next_step
+        if rare:
+            if place.step % self.run.log_steps == 0:
+                self._log_window()
+            self._next_step = self._rare_step()
         if perf_counter() >= self._due:
             self._look()
+            rare = True
+        return rare
 
-    def epoch(self, validation: Mapping[str, float]) -> Row:
-        """Close an epoch with what validation measured; return its row of the history."""
-        self._read_window()
-        place = self.place
-        place.epoch += 1
-        place.batch = 0
-        row: Row = {"kind": "epoch", "epoch": place.epoch, "step": place.step}
-        row["loss"] = self._epoch_loss.read()
-        row |= {f"validation_{name}": value for name, value in validation.items()}
-        row |= {"lr": self._lr(), "seconds": round(self.seconds, 3)}
-        self._epoch_loss, self._window_loss = Mean(), math.nan
-        self.history.append(row)
-        if self._metrics is not None:
-            self._metrics.write(row)
-        self._progress.epoch(place, row)
+    def validation_due(self) -> bool:
+        """Tell whether validation comes every so many updates, and does now."""
+        every = self.run.validate_steps
+        return every is not None and self.place.step % every == 0
+
+    def ended(self) -> str | None:
+        """Return what ends the run here: "epochs", "steps", "seconds" or "patience"; or None."""
+        if self.run.seconds is not None:
+            self.place.elapsed = self.seconds
+        return self.place.ended() or ("patience" if self.best.exhausted else None)
+
+    def validate(self) -> Row:
+        """Measure the validation batches within an epoch; return the row."""
+        row = self._row("validation", self.place.epoch + 1)
+        row |= self._measured()
+        self._note(row)
         return row
 
-    def pause(self) -> None:
-        """Save or stop between two epochs, if it is time."""
-        if perf_counter() >= self._due:
-            self._look()
+    def epoch(self) -> Row:
+        """Close an epoch, with a validation unless those come by updates; return its row."""
+        run = self.run
+        measured = self._measured(interruptible=True) if run.validate_steps is None else {}
+        self.place.epoch += 1
+        self.place.batch = 0
+        row = self._close(self.place.epoch) | measured
+        self.history.append(row)
+        self._note(row)
+        self._epoch_loss, self._window_loss = Mean(), math.nan
+        every = run.checkpoint_epochs
+        self._save_epoch = bool(self.files and every and self.place.epoch % every == 0)
+        return row
+
+    def finish(self) -> Report:
+        """Measure what is not measured yet, write what the run leaves, return what came of it."""
+        run, seconds, ended = self.run, self.seconds, self.ended() or "epochs"
+        if self.files is not None:
+            self._save()  # before what a longer, unbroken run would not have
+        if self.place.batch:
+            self.history.append(self._close(self.place.epoch + 1))
+            self._note(self.history[-1])
+        if run.validation is not None and self._validated != self.place.step:
+            self.history[-1] |= {k: v for k, v in self.validate().items() if k not in PLACES}
+        if self.files is not None:
+            with averaged(run.optimizer):
+                found = evaluation(run, self.best.weights, moved(run.validation or (), self.device))
+                self.files.finish(run.model.state_dict(), self.best.weights, found)
+            self._describe("finished", ended=ended)
+        return Report(
+            name=run.name,
+            folder=None if self.files is None else self.files.path,
+            steps=self.place.step,
+            history=self.history,
+            best=self.best.row or self.history[0],
+            seconds=seconds,
+            ended=ended,
+            result="" if run.result is None else run.result(run.model),
+        )
 
     @property
     def seconds(self) -> float:
         """The time taken so far, in seconds, all parts of a resumed run together."""
         return self._seconds_before + perf_counter() - self._begin
 
-    def finish(self) -> Report:
-        """Write checkpoint, model and picture; return what came of the run."""
-        seconds = self.seconds
-        if self.folder is not None:
-            from steepest.train.picture import draw_losses  # matplotlib takes its time
+    # ---- rows --------------------------------------------------------------------------------
 
-            self._save()
-            rows = read_metrics(self.folder / METRICS)
-            with failing_the_run():
-                save_model(self.folder / MODEL, self.run.model)
-                draw_losses(self.folder / PICTURE, rows, self.run.name)
-        result = "" if self.run.result is None else self.run.result(self.run.model)
-        return Report(
-            name=self.run.name,
-            folder=self.folder,
-            steps=self.place.step,
-            history=self.history,
-            seconds=seconds,
-            result=result,
-        )
+    def _row(self, kind: str, epoch: int) -> Row:
+        place, seconds = self.place, round(self.seconds, 3)
+        row = {"kind": kind, "epoch": epoch, "step": place.step, "samples": place.samples}
+        return row | {"seconds": seconds}
 
-    def _open(self, folder: Path) -> None:
-        if self.run.resume:
-            if not (folder / CHECKPOINT).exists():
-                raise CheckpointError(
-                    f"{folder} has no checkpoint to resume from: begin a new run in another folder"
-                )
-            self._resume(load_checkpoint(folder / CHECKPOINT))
-        elif (folder / METRICS).exists() or (folder / CHECKPOINT).exists():
-            raise RecipeError(
-                f"A new run has a folder of its own: {folder} holds an earlier one; "
-                "choose another folder, or resume"
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RecipeError(
-                f"folder is one that can be written: got {folder} ({error.strerror})"
-            ) from None
-        if self.run.options is not None:  # only now, as a refused run changes no file
-            text = json.dumps(dict(self.run.options), indent=2, default=str) + "\n"
-            write_whole(folder / OPTIONS, lambda temporary: _write_text(temporary, text))
-        self._metrics = MetricsFile(folder / METRICS, self.place.step)
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        kept = restore(self.run, state)
-        self.place.epoch, self.place.batch, self.place.step = kept["place"]
-        self.history = list(kept["history"])
-        self._epoch_loss, self._window = Mean(*kept["epoch_loss"]), Mean(*kept["window"])
-        self._seconds_before = kept["seconds"]
-        self._epoch_random = kept["epoch_random"]
-        set_random_state(kept["random"], self.device, self.run.batches)
-        if self.place.batch:
-            self._resumed_random = kept["random"]
-
-    def _save(self) -> None:
-        assert self.folder is not None
-        self._window.read()
-        kept = {
-            "place": [self.place.epoch, self.place.batch, self.place.step],
-            "history": self.history,
-            "epoch_loss": [self._epoch_loss.total, self._epoch_loss.rows],
-            "window": [self._window.total, self._window.rows],
-            "seconds": self.seconds,
-            "epoch_random": self._epoch_random,
-            "random": random_state(self.device, self.run.batches),
-        }
-        with failing_the_run():
-            save_checkpoint(self.folder / CHECKPOINT, state_of(self.run, kept))
-
-    def _look(self) -> None:
-        self._stop_if_asked()
-        now = perf_counter()
-        if now >= self._next_draw:
-            loss = self._window.read() if self._window.rows else self._window_loss
-            if not math.isfinite(self._window.total):
-                self._refuse_loss()
-            self._progress.draw(self.place, loss, self._lr())
-            self._next_draw = now + self._progress.seconds
-        if now >= self._next_save:
-            self._save()
-            self._next_save = perf_counter() + self.run.checkpoint_seconds
-        self._due = min(self._next_draw, self._next_save)
+    def _close(self, epoch: int) -> Row:
+        """Return the row of an epoch, which may have ended early."""
+        self._read_window()
+        return self._row("epoch", epoch) | {"loss": self._epoch_loss.read(), "lr": self._lr()}
 
     def _log_window(self) -> None:
         self._window_loss = self._read_window()
-        row = {"kind": "step", "epoch": self.place.epoch + 1, "step": self.place.step}
-        if self._metrics is not None:
-            self._metrics.write(row | {"loss": self._window_loss, "lr": self._lr()})
+        row = self._row("step", self.place.epoch + 1)
+        row |= {"loss": self._window_loss, "lr": self._lr()} | self.watch.after()
+        if self.files is not None:
+            self.files.write(row)
+
+    def _measured(self, *, interruptible: bool = False) -> Row:
+        """Return what validation measures, with the averages that the optimizer keeps.
+
+        A wish to stop is granted between two batches where the epoch's end would measure again.
+        """
+        run = self.run
+        if run.validation is None:
+            return {}
+        random = self.feed.random()
+        batches = self._until_asked() if interruptible else moved(run.validation, self.device)
+        try:
+            with averaged(run.optimizer):
+                forward = self.precision.forward
+                found = validate(run.model, run.loss_fn, batches, run.metrics, forward=forward)
+        except Stopped:
+            self.feed.set_random(random)
+            if self.files is not None:
+                self._save()
+            raise
+        self._validated = self.place.step
+        return {f"validation_{name}": value for name, value in found.items()}
+
+    def _until_asked(self) -> Iterator[Any]:
+        for batch in moved(self.run.validation or (), self.device):
+            if self._signals.asked is not None:
+                raise Stopped(self.place.step, self._signals.asked)
+            yield batch
+
+    def _note(self, row: Row) -> None:
+        """Write and show a row; look whether it is the best one, if it measures that."""
+        if self.best.key in row:
+            with averaged(self.run.optimizer):
+                self.best.look(row, self.run.model.state_dict)
+        if self.files is not None:
+            self.files.write(row)
+        self._progress.row(self.place, row)
 
     def _read_window(self) -> float:
         mean = self._window.read()
         if not math.isfinite(self._window.total):
-            self._refuse_loss()
+            self._refuse_loss((), None)
         self._epoch_loss.total += self._window.total
         self._epoch_loss.rows += self._window.rows
         self._window = Mean()
         return mean
 
-    def _refuse_loss(self) -> None:
-        step = self.place.step + 1
-        when = f"at step {step}" if self.device.type == "cpu" else f"by step {step}"
+    def _refuse_loss(self, inputs: Any, target: Any) -> None:
+        place, when, rows, why = self.place, "by", "", ""
+        if target is not None and self.device.type == "cpu":  # elsewhere the batch is long gone
+            when = "at"
+            numbers = rows_in_data(self.run.batches, place.epoch, place.batch, rows_of(target))
+            rows, why = f", {numbers}", f", where {culprit(self.run.model, inputs, target)}"
         raise RunError(
-            f"The loss is a finite number at every step: it was {self._window.total} {when} "
-            f"(epoch {self.place.epoch + 1}, lr {self._lr():.3g}); lower lr, clip the gradients "
-            "with clip_norm, or look for NaN in the data"
+            f"The loss is a finite number at every step: it was {self._window.total} {when} step "
+            f"{place.step + 1} (epoch {place.epoch + 1}, lr {self._lr():.3g}{rows}){why}; lower "
+            "lr, clip the gradients with clip_norm, or look for NaN in the data"
         )
+
+    # ---- files -------------------------------------------------------------------------------
+
+    def _open(self, folder: Path) -> list[str]:
+        """Open the run's folder, and go on from its checkpoint; return what there is to say."""
+        self.files = RunFolder(folder, self.run)
+        notes: list[str] = []
+        try:
+            if self.run.resume:
+                _, state, notes = self.files.checkpoints.newest()
+                notes = [*notes, *self._resume(state)]
+            self.files.begin(self._rows_before, self.place.step)
+            self._describe("running")
+        except BaseException:
+            self.files.close()
+            raise
+        return notes
+
+    def _resume(self, state: dict[str, Any]) -> list[str]:
+        kept, notes = restore(self.run, self.precision, state)
+        place = self.place
+        place.epoch, place.batch, place.step, place.samples = kept["place"]
+        self.history = list(kept["history"])
+        self.best.load(kept["best"])
+        self._epoch_loss, self._window = Mean(*kept["epoch_loss"]), Mean(*kept["window"])
+        self._seconds_before = place.elapsed = kept["seconds"]
+        self._validated, self._rows_before = kept["validated"], kept["rows"]
+        self._started = kept["started"]
+        self.feed.resume(kept["epoch_random"], kept["random"], place)
+        return notes
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless the last one is of this place."""
+        assert self.files is not None
+        place = self.place
+        here = (place.epoch, place.batch, place.step, place.samples)
+        self._next_save = perf_counter() + self.run.checkpoint_seconds
+        self._save_epoch = False
+        if here == self._saved:
+            return
+        self._window.read()
+        kept = {
+            "place": list(here),
+            "history": self.history,
+            "best": self.best.state(),
+            "epoch_loss": [self._epoch_loss.total, self._epoch_loss.rows],
+            "window": [self._window.total, self._window.rows],
+            "seconds": self.seconds,
+            "validated": self._validated,
+            "rows": self.files.metrics.rows,
+            "started": self._started,
+            "epoch_random": self.feed.epoch_random,
+            "random": self.feed.random(),
+        }
+        self.files.save(place.step, state_of(self.run, self.precision, kept))
+        self._saved = here
+
+    def _describe(self, status: str, **more: Any) -> None:
+        """Write run.json, which `steepest runs` and the report read."""
+        assert self.files is not None
+        told = {"name": self.run.name, "status": status, "started": self._started}
+        told["seconds"] = round(self.seconds, 3)
+        best = None
+        if self.best.row is not None:
+            where = {key: self.best.row[key] for key in PLACES[1:3]}
+            best = where | {"value": self.best.row[self.best.key]}
+        final = self.history[-1] if self.history else None
+        told |= summary_of(self.run, self.device, self.threads)
+        self.files.write_json(RUN, told | {"best": best, "final": final} | more)
+
+    # ---- time --------------------------------------------------------------------------------
+
+    def _rare_step(self) -> int:
+        """Return the next update after which something rare happens."""
+        run, step = self.run, self.place.step
+        every = (run.log_steps, run.validate_steps or run.log_steps)
+        rare = [step - step % n + n for n in every]
+        return min(*rare, run.steps) if run.steps is not None and run.steps > step else min(rare)
+
+    def _look(self) -> None:
+        self._stop_if_asked()
+        now = perf_counter()
+        self.place.elapsed = self.seconds
+        if now >= self._next_draw:
+            loss = self._window.read() if self._window.rows else self._window_loss
+            if not math.isfinite(self._window.total):
+                self._refuse_loss((), None)
+            self._progress.draw(self.place, loss, self._lr())
+            self._next_draw = now + self._progress.seconds
+        if now >= self._next_save:
+            self._save()
+        self._due = min(self._next_draw, self._next_save)
+        if self._last > now:
+            self._due = min(self._due, self._last)
 
     def _lr(self) -> float:
         return float(self.run.optimizer.param_groups[0]["lr"])
@@ -278,6 +381,6 @@ class Record:
     def _stop_if_asked(self) -> None:
         if self._signals.asked is None:
             return
-        if self.folder is not None:
+        if self.files is not None:
             self._save()
         raise Stopped(self.place.step, self._signals.asked)

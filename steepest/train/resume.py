@@ -1,65 +1,119 @@
 """From a run to the state that its checkpoint holds, and back."""
 
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
+from steepest.data import Batches
 from steepest.errors import CheckpointError, StateError
+from steepest.optim import Optimizer
+from steepest.train.precision import Precision
 from steepest.train.run import Run, Scheduler, length_of
 
+MOST_SAMPLED = 1024  # rows that tell data apart
 
-def state_of(run: Run, kept: Mapping[str, Any]) -> dict[str, Any]:
+
+def state_of(run: Run, precision: Precision, kept: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that continues the run bit for bit; `kept` is what its record adds."""
+    scaler = precision.scaler
     return {
-        "torch": str(torch.__version__),
+        "versions": versions(),
+        "settings": settings_of(run),
+        "parameters": _parameters(run),
         "model": run.model.state_dict(),
-        "optimizer": {"name": _name(run.optimizer), "state": run.optimizer.state_dict()},
+        "optimizer": run.optimizer.state_dict(),
         "schedule": run.schedule.state_dict() if isinstance(run.schedule, Scheduler) else None,
-        "seed": run.seed,
-        "batches": length_of(run.batches),
+        "scaler": None if scaler is None else scaler.state_dict(),
         "kept": dict(kept),
     }
 
 
-def restore(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a checkpoint's state into the run's model, optimizer and schedule; return `kept`.
+def restore(
+    run: Run, precision: Precision, state: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Put a checkpoint's state into the run's parts; return `kept` and what has changed since.
 
     Everything is compared first, so that a refusal changes nothing.
 
     Raises:
-        CheckpointError: the checkpoint is of another model, optimizer, schedule, seed or data.
+        CheckpointError: the checkpoint is of another model, optimizer, schedule, seed or data; or
+            a setting differs and the run does not override it.
     """
     try:
-        model, optimizer, kept = state["model"], state["optimizer"], state["kept"]
-        schedule, seed, batches = state["schedule"], state["seed"], state["batches"]
+        then, kept, model = state["settings"], state["kept"], state["model"]
+        parameters, optimizer, scaler = state["parameters"], state["optimizer"], state["scaler"]
+        schedule, versions_then = state["schedule"], state["versions"]
     except KeyError as error:
         raise CheckpointError(f"The checkpoint has no {error}: it is of another version") from None
-    _check_same("optimizer", optimizer["name"], _name(run.optimizer))
-    _check_same("seed", seed, run.seed)
-    _check_same("number of batches", batches, length_of(run.batches))
-    _check_same("kind of schedule", schedule is not None, isinstance(run.schedule, Scheduler))
+    now = settings_of(run)
+    changed = [key for key in now if then.get(key) != now[key]]
+    told = [f"{key} was {then.get(key)!r} and is now {now[key]!r}" for key in changed]
     _check_model(model, run.model.state_dict())
-    if kept["place"][0] > run.epochs:
-        raise CheckpointError(
-            f"The checkpoint has {kept['place'][0]} epochs behind it: got epochs={run.epochs}; "
-            "give at least as many"
-        )
+    _check_settings(run, changed, told)
+    _check_parameters(parameters, _parameters(run))
+    _check_epochs(run, kept)
+    groups = [dict(group) for group in run.optimizer.param_groups]
     try:  # first, as it is the one that may still refuse
-        run.optimizer.load_state_dict(optimizer["state"])
+        run.optimizer.load_state_dict(optimizer)
     except (StateError, ValueError, KeyError) as error:
         raise CheckpointError(f"The checkpoint's optimizer state does not fit: {error}") from error
+    _override(run, groups, changed)
     run.model.load_state_dict(model)
-    if isinstance(run.schedule, Scheduler):
+    if isinstance(run.schedule, Scheduler) and schedule is not None:
         run.schedule.load_state_dict(schedule)
-    return kept
+    if precision.scaler is not None and scaler is not None:
+        precision.scaler.load_state_dict(scaler)
+    return kept, [*told, *_newer(versions_then)]
 
 
-def _check_same(what: str, then: object, now: object) -> None:
-    if then != now:
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return what decides a run's numbers, by names that a sentence can show."""
+    plain = ("seed", "accumulate", "precision", "clip_norm", "compile", "validate_steps")
+    return {
+        "optimizer": type(run.optimizer).__name__,
+        "number of batches": length_of(run.batches),
+        "data": _data(run.batches),
+        "kind of schedule": type(run.schedule).__name__,
+        **({"schedule": repr(run.schedule)} if _shows_itself(run.schedule) else {}),
+        **{name: getattr(run, name) for name in plain},
+        "monitor": run.monitored,
+        **dict(_options(run)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return what the last bits of a number depend on besides the program."""
+    return {
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+FREE = ("number of batches", "data", "optimizer", "kind of schedule")
+"""What makes another run of it, so that no override helps."""
+
+
+def _check_settings(run: Run, changed: list[str], told: list[str]) -> None:
+    other = [sentence for key, sentence in zip(changed, told, strict=True) if key in FREE]
+    if other or (changed and not run.override):
+        can = "" if other else ", begin a new run, or override"
         raise CheckpointError(
-            f"A run resumes with the options that it had: the {what} was {then!r} and is now "
-            f"{now!r}; give the same, or begin a new run"
+            f"A run resumes with the options that it had: {'; '.join(other or told)}; give the "
+            f"same{can or ', or begin a new run'}"
+        )
+
+
+def _check_epochs(run: Run, kept: Mapping[str, Any]) -> None:
+    behind = kept["place"][0]
+    if run.epochs is not None and behind > run.epochs:
+        raise CheckpointError(
+            f"The checkpoint has {behind} epochs behind it: got epochs={run.epochs}; "
+            "give at least as many"
         )
 
 
@@ -73,11 +127,83 @@ def _check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             )
 
 
+def _check_parameters(then: list[Any], now: list[Any]) -> None:
+    """Refuse another order too, which would give a parameter another one's state."""
+    for k in range(max(len(then), len(now))):
+        was, is_now = (listed[k] if k < len(listed) else "absent" for listed in (then, now))
+        if was != is_now:
+            raise CheckpointError(
+                "A run resumes with an optimizer over the same parameters in the same order: "
+                f"number {k} was {was} and is now {is_now}; build it as it was built"
+            )
+
+
+def _parameters(run: Run) -> list[str]:
+    """Return name and shape of the optimizer's parameters, in its order."""
+    names = {id(p): name for name, p in run.model.named_parameters()}
+    every = [p for group in run.optimizer.param_groups for p in group["params"]]
+    return [f"{names.get(id(p), 'a tensor')} {tuple(p.shape)}" for p in every]
+
+
+def _options(run: Run) -> Iterator[tuple[str, Any]]:
+    """Yield each group's options as they were given, not as a schedule has changed them."""
+    optimizer = run.optimizer
+    scheduled = optimizer.scheduled.groups if isinstance(optimizer, Optimizer) else []
+    for k, group in enumerate(optimizer.param_groups):
+        moving = {"params", "param_names", "initial_lr", "schedule_step"}
+        moving |= set(scheduled[k]) if k < len(scheduled) else set()
+        if isinstance(run.schedule, Scheduler) and "initial_lr" not in group:
+            moving.add("lr")  # by ReduceLROnPlateau, which does not say from where
+        for name, value in group.items():
+            if name not in moving:
+                started = group.get("initial_lr", value) if name == "lr" else value
+                yield f"{name} of param group {k}", _plain(started)
+
+
+def _override(run: Run, groups: list[dict[str, Any]], changed: list[str]) -> None:
+    """Put the options that were changed on purpose over those of the checkpoint."""
+    for k, (group, given) in enumerate(zip(run.optimizer.param_groups, groups, strict=True)):
+        for name in [name for name in given if f"{name} of param group {k}" in changed]:
+            group[name] = given[name]
+            if name == "lr" and "initial_lr" in group:
+                group["initial_lr"] = float(given.get("initial_lr", given["lr"]))
+
+
+def _newer(then: Mapping[str, str]) -> list[str]:
+    now = versions()
+    changed = [f"{key} {then[key]} to {now[key]}" for key in now if then.get(key) != now[key]]
+    if not changed:
+        return []
+    return [f"the machine changed ({', '.join(changed)}): the last bits of numbers may differ"]
+
+
+def _data(batches: Any) -> str | None:
+    """Tell data apart by shapes and a checksum of some of its rows; None for unknown kinds."""
+    if not isinstance(batches, Batches):
+        return None
+    import hashlib
+
+    digest = hashlib.sha256()
+    for tensor in batches.tensors:
+        some = tensor[:: max(1, len(tensor) // MOST_SAMPLED)].detach().cpu().contiguous()
+        digest.update(some.flatten().view(torch.uint8).numpy().tobytes())
+    shapes = " ".join(str(tuple(tensor.shape)) for tensor in batches.tensors)
+    return f"{shapes} in batches of {batches.batch_size}, checksum {digest.hexdigest()[:12]}"
+
+
+def _shows_itself(schedule: object) -> bool:
+    return callable(schedule) and " at 0x" not in repr(schedule)
+
+
 def _shape(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.")
     return "absent" if value is None else type(value).__name__
 
 
-def _name(part: object) -> str:
-    return type(part).__name__
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

@@ -5,17 +5,15 @@ Nothing here is hidden behind hooks. Another need is another short function over
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.clip import clip_grad_norm_
 from steepest.errors import RecipeError
 from steepest.train.device import choose_device
-from steepest.train.metrics import Mean, rows_of
+from steepest.train.precision import Precision
 from steepest.train.record import Record
 from steepest.train.run import Report, Row, Run, Scheduler
 
@@ -23,63 +21,47 @@ from steepest.train.run import Report, Row, Run, Scheduler
 def train(run: Run) -> Report:
     """Train `run.model` and return what came of it.
 
-    With a folder, the run leaves there: metrics.jsonl, checkpoint.pt, model.safetensors and
-    loss.png. The same run gives the same numbers, stopped and resumed or not, on the CPU.
+    With a folder, the run leaves there its metrics, checkpoints, models and a picture (see
+    docs/training.md). The same run gives the same numbers, stopped and resumed or not, on the CPU.
 
     Raises:
-        RunError: the loss is no finite number.
+        RunError: the loss is no finite number, or a file cannot be written any more.
         RecipeError: a batch, the folder, the device or what the schedule gives cannot be used.
-        CheckpointError: a checkpoint cannot be read or written, or is of another run.
+        CheckpointError: a checkpoint cannot be read, or is of another run.
         Stopped: Ctrl-C or SIGTERM asked for it; the checkpoint is written.
     """
     device = choose_device(run.device)
     model, optimizer, loss_fn = run.model.to(device), run.optimizer, run.loss_fn
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     schedule = run.schedule if callable(run.schedule) else None
+    precision = Precision(run.precision, device)
 
-    with Record(run, device) as record:
-        while record.place.epoch < run.epochs:
+    with Record(run, device, precision) as record:
+        while record.goes_on():
             model.train()
-            for *inputs, target in record.batches():
-                prediction = model(*inputs)  # 1. forward
-                loss = loss_fn(prediction, target)  # 2. loss
-                record.loss(loss, target)
+            for window in record.windows():  # one batch, or as many as make an update
                 optimizer.zero_grad()
-                loss.backward()  # 3. backward
+                for (*inputs, target), share in window:
+                    with precision.forward:
+                        prediction = model(*inputs)  # 1. forward
+                        loss = loss_fn(prediction, target)  # 2. loss
+                    record.loss(loss, inputs, target)
+                    precision.scaled(loss, share).backward()  # 3. backward
+                record.gradients()
                 if run.clip_norm is not None:
+                    precision.unscale(optimizer)
                     clip_grad_norm_(parameters, run.clip_norm)  # 4. clip
                 if schedule is not None:
                     scale_lr(optimizer, schedule(record.place.step))
-                optimizer.step()  # 5. step
-                record.step()
-            measured = {}
-            if run.validation is not None:
-                measured = validate(model, loss_fn, record.validation_batches(), run.metrics)
-            row = record.epoch(measured)
-            if isinstance(run.schedule, Scheduler):
-                step_scheduler(run.schedule, row)
-            record.pause()
+                precision.step(optimizer)  # 5. step
+                if record.step():  # now and then something is due
+                    if record.validation_due():
+                        step_scheduler(run, record.validate())
+                    if record.ended():
+                        break
+            else:
+                step_scheduler(run, record.epoch())
         return record.finish()
-
-
-@torch.no_grad()
-def validate(
-    model: nn.Module,
-    loss_fn: Callable[..., Tensor],
-    batches: Iterable[Any],
-    metrics: Mapping[str, Callable[..., Tensor | float]] | None = None,
-) -> dict[str, float]:
-    """Measure loss and metrics in `eval` mode: means over the batches, weighted by their rows."""
-    measures = {"loss": loss_fn, **(metrics or {})}
-    means = {name: Mean() for name in measures}
-    training = model.training
-    model.eval()
-    for *inputs, target in batches:
-        prediction = model(*inputs)
-        for name, measure in measures.items():
-            means[name].add(measure(prediction, target), rows_of(target))
-    model.train(training)
-    return {name: mean.read() for name, mean in means.items()}
 
 
 def scale_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
@@ -110,9 +92,10 @@ def scale_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
             group["lr"] = lr
 
 
-def step_scheduler(scheduler: Scheduler, row: Row) -> None:
-    """Step a scheduler after an epoch; one that waits for a plateau is given the loss."""
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(row.get("validation_loss", row["loss"]))
-    else:
-        scheduler.step()
+def step_scheduler(run: Run, row: Row) -> None:
+    """Step a scheduler with memory: after an epoch, or after what it waits for was measured."""
+    if isinstance(run.schedule, ReduceLROnPlateau):
+        if run.monitored in row:
+            run.schedule.step(row[run.monitored])
+    elif isinstance(run.schedule, Scheduler) and row["kind"] == "epoch":
+        run.schedule.step()

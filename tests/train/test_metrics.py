@@ -70,10 +70,12 @@ def test_lines_are_on_their_way_at_once(tmp_path: Path):
 def test_a_continued_file_is_cut_back(tmp_path: Path, tail: str):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 4}\n' + tail)
-    file = MetricsFile(path, step=4)
-    file.write({"step": 6})
+    file = MetricsFile(path, ["step", "loss"], rows=2)
+    file.write({"step": 6, "loss": 0.5, "ratios": {"a": 1.0}})
     file.close()
-    assert path.read_text() == '{"step": 1}\n{"step": 4}\n{"step": 6}\n'
+    text = path.read_text().replace(', "loss": 0.5, "ratios": {"a": 1.0}', "")
+    assert path.with_suffix(".csv").read_text() == "step,loss\n1,\n4,\n6,0.5\n"
+    assert text == '{"step": 1}\n{"step": 4}\n{"step": 6}\n'
     assert [row["step"] for row in read_metrics(path)] == [1, 4, 6]
 
 

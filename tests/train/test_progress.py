@@ -37,24 +37,24 @@ def test_the_bar_tells_epoch_loss_lr_pace_and_time_left(clock: Clock):
     place = Place(epochs=4, batches=50)
     bar = Bar("line", place, console)
     clock.now = 10.0
-    place.epoch, place.batch, place.step = 1, 0, 50
-    bar.epoch(place, {"loss": 0.5, "validation_loss": 0.25, "lr": 0.1})
-    place.batch, place.step = 50, 100
+    place.epoch, place.batch, place.samples = 1, 0, 50
+    bar.row(place, {"loss": 0.5, "validation_loss": 0.25, "lr": 0.1})
+    place.batch, place.samples = 50, 100
     bar.draw(place, 0.12345, 0.1)
     bar.close()
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     assert "line" in shown
-    assert "epoch 2/4  loss 0.1235 (validation 0.25)  lr 0.1  10 batches/s  0:10 left" in shown
+    assert "epoch 2/4  loss 0.1235  validation loss 0.25  lr 0.1  10 samples/s  0:10 left" in shown
 
 
 def test_the_bar_without_a_length(clock: Clock):
     console = terminal()
     place = Place(epochs=2)
     bar = Bar("stream", place, console)
-    clock.now, place.batch, place.step = 100.0, 50, 50
+    clock.now, place.batch, place.samples = 100.0, 50, 50
     bar.draw(place, 1.0, 0.1)
     bar.close()
-    assert "0.5 batches/s" in console.file.getvalue()
+    assert "0.5 samples/s" in console.file.getvalue()
     assert "left" not in console.file.getvalue()
 
 
@@ -88,15 +88,15 @@ def test_a_log_has_a_line_per_hundred_batches_and_per_epoch(clock: Clock):
     place = Place(epochs=2, batches=250)
     shown = Lines(place, lines.append)
     for second, batch in enumerate([40, 99, 100, 120, 199, 210, 240], 1):
-        clock.now, place.batch, place.step = second, batch, batch
+        clock.now, place.batch, place.samples = second, batch, 2 * batch
         shown.draw(place, 0.5, 0.1)
-    clock.now, place.epoch, place.batch, place.step = 8, 1, 0, 250
-    shown.epoch(place, {"loss": 0.25, "validation_loss": 0.125, "lr": 0.01})
+    clock.now, place.epoch, place.batch, place.step, place.samples = 8, 1, 0, 250, 500
+    shown.row(place, {"epoch": 1, "loss": 0.25, "validation_loss": 0.125, "lr": 0.01})
     shown.draw(place, 0.5, 0.1)
     assert lines == [
-        "epoch 1/2  batch 100/250  loss 0.5  lr 0.1  33 batches/s",
-        "epoch 1/2  batch 210/250  loss 0.5  lr 0.1  37 batches/s",
-        "epoch 1/2  step 250  loss 0.25  validation loss 0.125  lr 0.01  20 batches/s",
+        "epoch 1/2  batch 100/250  loss 0.5  lr 0.1  67 samples/s",
+        "epoch 1/2  batch 210/250  loss 0.5  lr 0.1  73 samples/s",
+        "epoch 1/2  step 250  loss 0.25  validation loss 0.125  lr 0.01  40 samples/s",
     ]
 
 
@@ -111,7 +111,7 @@ def test_fast_epochs_do_not_flood_a_log(clock: Clock, epochs: int, seconds: floa
     for epoch in range(1, epochs + 1):
         clock.now += seconds
         place.epoch = place.step = epoch
-        shown.epoch(place, {"loss": 0.5, "lr": 0.1})
+        shown.row(place, {"epoch": epoch, "loss": 0.5, "lr": 0.1})
     assert len(lines) == count
     assert lines[-1].startswith(f"epoch {epochs}/{epochs}")
 
@@ -136,7 +136,7 @@ class Counted:
     def draw(self, place: Place, loss: float, lr: float) -> None:
         self.drawn += 1
 
-    def epoch(self, place: Place, row: dict) -> None:
+    def row(self, place: Place, row: dict) -> None:
         self.epochs += 1
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ def test_a_bar_is_drawn_about_ten_times_a_second_and_a_log_at_most_once():
     assert Lines.seconds >= 1
 
 
-@pytest.mark.parametrize(("seconds", "drawn"), [(1e9, 0), (0.0, 30 + 3)])
+@pytest.mark.parametrize(("seconds", "drawn"), [(1e9, 0), (0.0, 30 + 4)])
 def test_drawing_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: int):
     counted = Counted(seconds)
     monkeypatch.setattr(record, "open_progress", lambda *_, **__: counted)

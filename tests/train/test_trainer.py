@@ -152,7 +152,10 @@ def test_batches_that_cannot_serve_are_refused(batches: Any, message: str):
         ({"clip_norm": math.nan}, "clip_norm is a number above 0: got nan"),
         ({"checkpoint_seconds": -1}, "checkpoint_seconds is a number of at least 0: got -1"),
         ({"resume": True}, "give folder as well"),
-        ({"metrics": {"a": nn.L1Loss()}}, "give validation or leave metrics out"),
+        (
+            {"metrics": {"a": nn.L1Loss()}},
+            "got a and no validation; give validation or leave them out",
+        ),
         ({"schedule": "cosine"}, "got str"),
         ({"optimizer": optim.SGD(nn.Linear(1, 1).parameters())}, "holds none of them"),
         ({"device": "nowhere"}, "got 'nowhere'"),
@@ -233,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(value: float):
     before = model.weight.clone()
     y = Y.clone()
     y[0] = value
-    with pytest.raises(RunError, match=r"it was (nan|inf) at step 1 \(epoch 1, lr 0.1\)"):
+    with pytest.raises(RunError, match=r"it was (nan|inf) at step 1 \(epoch 1, lr 0.1, 20 "):
         train(run_of(model, batches=[(X, y)]))
     assert torch.equal(model.weight, before)
     assert issubclass(RunError, SteepestError)
@@ -291,10 +294,15 @@ def test_the_folder_holds_what_is_promised(tmp_path: Path):
     folder = tmp_path / "new" / "run"
     report = train(run_of(folder=folder, validation=[(X, Y)], log_steps=2, name="mine"))
     assert {p.name for p in folder.iterdir()} == {
-        "checkpoint.pt",
+        ".lock",
+        "best.safetensors",
+        "checkpoints",
+        "evaluation.json",
         "loss.png",
+        "metrics.csv",
         "metrics.jsonl",
         "model.safetensors",
+        "run.json",
     }
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -309,7 +317,7 @@ def test_the_folder_holds_what_is_promised(tmp_path: Path):
         ("epoch", 3, 9),
     ]
     assert rows[-1].keys() == {
-        "kind", "epoch", "step", "loss", "validation_loss", "lr", "seconds",
+        "kind", "epoch", "step", "samples", "seconds", "loss", "validation_loss", "lr",
     }  # fmt: skip
     assert report.history == [row for row in rows if row["kind"] == "epoch"]
     assert (report.name, report.folder, report.steps) == ("mine", folder, 9)
@@ -321,9 +329,11 @@ def test_the_result_is_said_of_the_trained_model():
 
 
 def test_the_report_knows_final_and_best():
-    rows = [{"epoch": n, "loss": 1.0, "validation_loss": v} for n, v in enumerate([3.0, 1.0, 2.0])]
-    report = Report(name="x", folder=None, steps=3, history=rows, seconds=1.0)
-    assert (report.final["epoch"], report.best["epoch"]) == (2, 1)
+    values = iter([3.0, 1.0, 2.0])
+    measure = lambda prediction, target: next(values)  # noqa: E731
+    run = run_of(validation=[(X, Y)], metrics={"m": measure}, monitor="m", mode="min")
+    report = train(run)
+    assert (report.final["epoch"], report.best["epoch"]) == (3, 2)
 
 
 @pytest.mark.parametrize("multiplier", [-0.5, math.nan, math.inf, None, torch.tensor(-1.0)])

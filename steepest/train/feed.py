@@ -1,0 +1,86 @@
+"""Feed: a run's batches on its device, in their order, from where the run is."""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+
+from steepest.data import Batches
+from steepest.errors import RecipeError
+from steepest.train.device import moved
+from steepest.train.metrics import rows_of
+from steepest.train.progress import Place
+from steepest.train.randomness import random_state, set_random_state
+from steepest.train.run import Run
+
+Window = tuple[tuple[Any, float], ...]
+"""The batches of one update, each with its share of the rows."""
+
+
+class Feed:
+    """The batches of a run, in windows of as many as make an update.
+
+    An epoch that is resumed in its middle is begun as it was begun, with the random state of that
+    time, read up to its place, and continued with the random state of the checkpoint.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.batches = run.batches
+        self.accumulate = run.accumulate
+        self.device = device
+        self.epoch_random: dict[str, Any] = {}
+        """The random state at the beginning of this epoch."""
+        self._resumed: dict[str, Any] | None = None
+
+    def resume(self, epoch_random: dict[str, Any], random: dict[str, Any], place: Place) -> None:
+        """Take up what a checkpoint kept."""
+        self.epoch_random = epoch_random
+        set_random_state(random, self.device, self.batches)
+        if place.batch:
+            self._resumed = random
+
+    def random(self) -> dict[str, Any]:
+        """Return the random state of now."""
+        return random_state(self.device, self.batches)
+
+    def set_random(self, state: dict[str, Any]) -> None:
+        """Set the random state back to what `random` returned."""
+        set_random_state(state, self.device, self.batches)
+
+    def windows(self, place: Place) -> Iterator[Window]:
+        """Hand out this epoch's windows from its place on.
+
+        Raises:
+            RecipeError: the epoch has no batch, or one is not `(*inputs, target)`.
+        """
+        source = moved(self._source(place), self.device)
+        if self.accumulate == 1:
+            for batch in source:
+                yield ((batch, 1.0),)
+        else:
+            while window := list(islice(source, self.accumulate)):
+                rows = [rows_of(batch[-1]) for batch in window]
+                yield tuple((b, n / sum(rows)) for b, n in zip(window, rows, strict=True))
+        if place.batch == 0:
+            raise RecipeError(
+                f"batches gives at least one batch per epoch: got none in epoch "
+                f"{place.epoch + 1}; give Batches, a DataLoader or a list"
+            )
+        place.batches = place.batch
+
+    def _source(self, place: Place) -> Iterator[Any]:
+        if self._resumed is None:
+            self.epoch_random = random_state(self.device, self.batches)
+        else:
+            set_random_state(self.epoch_random, self.device, self.batches)
+        if isinstance(self.batches, Batches):
+            source = self.batches.epoch(place.epoch, start=place.batch)
+        else:
+            source = iter(self.batches)
+            deque(islice(source, place.batch), maxlen=0)
+        if self._resumed is not None:
+            set_random_state(self._resumed, self.device, self.batches)
+            self._resumed = None
+        return source

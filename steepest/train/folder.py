@@ -1,0 +1,145 @@
+"""RunFolder: the files of one run."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from steepest.errors import CheckpointError, RecipeError, RunError
+from steepest.train.checkpoint import write_whole
+from steepest.train.checkpoints import Checkpoints, locked
+from steepest.train.loggers import open_loggers
+from steepest.train.metrics import MetricsFile, read_metrics
+from steepest.train.run import Row, Run
+from steepest.train.weights import save_weights
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+OPTIONS = "options.json"
+RUN = "run.json"
+TRANSFORM = "transform.json"
+EVALUATION = "evaluation.json"
+MODEL = "model.safetensors"
+BEST = "best.safetensors"
+PICTURE = "loss.png"
+
+COLUMNS = ("kind", "epoch", "step", "samples", "seconds", "loss", "lr", "gradient_norm")
+
+
+@contextmanager
+def failing_the_run() -> Iterator[None]:
+    """Turn a file that cannot be written into the failure of a run that began well."""
+    try:
+        yield
+    except (CheckpointError, OSError) as error:
+        raise RunError(str(error)) from error
+
+
+class RunFolder:
+    """The files of a run: opened by one process at a time, written whole or not at all.
+
+    Raises:
+        RecipeError: another process trains there, or the folder cannot be written, or a new run
+            would write over an earlier one.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        self.run = run
+        self._open = ExitStack()
+        self._best: Mapping[str, Any] | None = None  # the weights written last
+        if not run.resume and ((path / METRICS).exists() or (path / CHECKPOINTS).exists()):
+            raise RecipeError(
+                f"A new run has a folder of its own: {path} holds an earlier one; "
+                "choose another folder, or resume"
+            )
+        if run.resume and not (path / CHECKPOINTS).exists():
+            raise CheckpointError(
+                f"{path} has no checkpoint to resume from: begin a new run in another folder"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(
+                f"folder is one that can be written: got {path} ({error.strerror})"
+            ) from None
+        self._open.enter_context(locked(path))
+        self.checkpoints = Checkpoints(path / CHECKPOINTS)
+
+    def begin(self, rows: int, step: int) -> None:
+        """Write what the run was made with and open its metrics, of which so many rows stay."""
+        run = self.run
+        with self._closing():
+            if run.options is not None:
+                self.write_json(OPTIONS, run.options)
+            if run.transform is not None:
+                self.write_text(TRANSFORM, run.transform.to_json())
+            measured = ["loss", *run.metrics] if run.validation is not None else []
+            columns = [*COLUMNS, *(f"validation_{name}" for name in measured)]
+            self.metrics = MetricsFile(self.path / METRICS, columns, rows)
+            self._open.callback(self.metrics.close)
+            options = (run.options or {}).get("options", {})
+            self._loggers = open_loggers(run.log_to, run.name, self.path, step, options)
+            for logger in self._loggers:
+                self._open.callback(logger.close)
+
+    def write(self, row: Row) -> None:
+        """Add a row to the metrics."""
+        with failing_the_run():
+            self.metrics.write(row)
+        for logger in self._loggers:
+            logger.write(row)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, and the best weights if they are others than before."""
+        with failing_the_run():
+            self.metrics.sync()  # a checkpoint claims no row that is not on disk
+            self.checkpoints.save(step, state)
+            self._save_best(state["kept"]["best"]["weights"])
+
+    def finish(
+        self,
+        weights: Mapping[str, Any],
+        best: Mapping[str, Any] | None,
+        evaluation: Mapping[str, Any] | None,
+    ) -> None:
+        """Write the models, what the best predicts of the validation rows, and the picture."""
+        from steepest.train.picture import draw_losses  # matplotlib takes its time
+
+        with failing_the_run():
+            save_weights(self.path / MODEL, weights)
+            self._save_best(best)
+            if evaluation is not None:
+                self.write_json(EVALUATION, evaluation)
+            draw_losses(self.path / PICTURE, read_metrics(self.path / METRICS), self.run.name)
+
+    def _save_best(self, weights: Mapping[str, Any] | None) -> None:
+        if weights is not None and weights is not self._best:
+            save_weights(self.path / BEST, weights)
+            self._best = weights
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a file of the folder as JSON."""
+        self.write_text(name, json.dumps(dict(value), indent=2, default=str) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the folder."""
+        write_whole(self.path / name, lambda temporary: _write(temporary, text))
+
+    def close(self) -> None:
+        """Close what is open and let others in."""
+        self._open.close()
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Close everything if opening fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
