@@ -32,7 +32,7 @@ def test_every_recipe_documents_every_option():
 
 
 def test_every_recipe_has_a_line():
-    assert recipe_lines().keys() == {"line", "table"}
+    assert recipe_lines().keys() == {"chars", "digits", "line", "table"}
     assert all(text.endswith(".") for text in recipe_lines().values())
 
 
