@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steepest.errors import CheckpointError
-from steepest.train.checkpoint import load_checkpoint, save_checkpoint, sync
+from steepest.train.checkpoint import load_checkpoint, save_checkpoint
 from steepest.train.lock import locked
 from steepest.train.tree import Place
+from steepest.train.whole import sync
 
 __all__ = ["Checkpoints", "Newest", "locked"]
 
@@ -91,8 +92,10 @@ class Checkpoints:
         """Return the checkpoints' files, the oldest step first."""
         try:
             names = [name for name in os.listdir(self.folder) if NAME.fullmatch(name)]
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise CheckpointError(f"{self.folder} cannot be read: {error.strerror}") from None
         return sorted((self.folder / name for name in names), key=_step)
 
     def _make_folder(self) -> None:

@@ -22,17 +22,17 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from itertools import chain, count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steepest.errors import CheckpointError
-from steepest.train.sealed import NAME_OF
+from steepest.train.sealed import check_dense, where
 
 Place = tuple[object, ...]  # the keys that lead to a value
 
+UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # in the names of tensors
 SCALARS = {int, str, bool, type(None)}  # a list of these alone is JSON as it stands
 DEPTH = 100  # of dicts and lists in each other
 TORCH_DTYPES = {str(t): t for t in vars(torch).values() if isinstance(t, torch.dtype)}
@@ -61,40 +61,47 @@ def unflatten(text: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Return the state that `flatten` made text and tensors of.
 
     Raises:
-        CheckpointError: they are not what `flatten` makes; the message lacks the file's name.
+        CheckpointError, LookupError, RuntimeError, TypeError, ValueError: it did not make them.
     """
+    unknown = next(filter(UNSAFE.search, tensors), None)
+    if unknown is not None:
+        raise CheckpointError(f"names a tensor {unknown!r}, as steepest does not; do not trust it")
     reading = _Reading(tensors)
-    try:
-        state = reading.value(json.loads(text, object_pairs_hook=_no_key_twice))
-    except (ValueError, TypeError, KeyError, RuntimeError, IndexError, OverflowError) as error:
-        raise CheckpointError(
-            f"holds a state that steepest does not write ({type(error).__name__} at its tree); "
-            "do not trust it"
-        ) from None
+    state = reading.value(json.loads(text, object_pairs_hook=_no_key_twice))
     if type(state) is not dict or reading.seen != tensors.keys():
-        raise CheckpointError("holds a state that steepest does not write; do not trust it")
+        raise CheckpointError("holds other tensors than its state; do not trust it")
     return state
 
 
-def nonfinite(state: object, place: Place = ()) -> str | None:
-    """Return the place of the first tensor with NaN or infinity, as Python writes it, or None."""
-    if isinstance(state, Tensor):
-        values = state.coalesce().values() if state.is_sparse else state
-        return None if _finite(values) else _written(place)
+def check_finite(state: object, place: Place, above: Place = ()) -> None:
+    """Refuse NaN and infinity in the tensors at a place of the state, if it has that place.
+
+    Raises:
+        CheckpointError: there is one; the message lacks the file's name.
+    """
     items: Any = ()
     if isinstance(state, dict):
         items = state.items()
     elif isinstance(state, list | tuple):
         items = enumerate(state)
-    return next((p for key, item in items if (p := nonfinite(item, (*place, key)))), None)
+    elif isinstance(state, Tensor) and not place and not _finite(state):
+        raise CheckpointError(
+            f"holds NaN or infinity in state{_written(above)}, from which no run goes on; "
+            "take an older one"
+        )
+    for key, item in items:
+        if not place or key == place[0]:
+            check_finite(item, place[1:], (*above, key))
 
 
 def _finite(tensor: Tensor) -> bool:
+    if tensor.is_sparse:
+        tensor = tensor._values()
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     if tensor.element_size() == 1:  # float8 has no sum
         tensor = tensor.float()
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())  # a sum may overflow
 
 
 class _Writing:
@@ -133,30 +140,31 @@ class _Writing:
         return [list(pair) for pair in zip(keys, items, strict=True)]
 
     def tensor(self, tensor: Tensor, place: Place) -> dict[str, Any]:
-        _check_kept(tensor, place)
         tensor = tensor.detach()
-        if tensor.is_sparse:
+        if tensor.is_sparse and not tensor.is_meta:
             parts = (tensor._indices(), tensor._values(), tensor.shape, tensor.is_coalesced())
             return {"sparse": self.items(parts, place)}
         node: dict[str, Any] = {}
-        if tensor.is_complex():
+        if tensor.is_complex() and tensor.layout is torch.strided:
             node["complex"] = True
             tensor = torch.view_as_real(tensor.resolve_conj())
+        check_dense(tensor, f"state{_written(place)}")
         tensor = tensor.resolve_neg()
         if not tensor.is_contiguous() and (order := _order(tensor)):
             node["order"] = order
         return {"name": self._name(tensor, place), **node}
 
     def _name(self, tensor: Tensor, place: Place) -> str:
-        where: object = object()  # without elements, none lies where another does
-        if tensor.numel():
-            where = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if where not in self._names:
-            plain = re.sub(r"[^A-Za-z0-9._-]", "_", ".".join(map(str, place)))[:200] or "_"
-            names = chain([plain], (f"{plain}-{number}" for number in count(2)))
-            self._names[where] = next(name for name in names if name not in self.tensors)
-            self.tensors[self._names[where]] = tensor
-        return self._names[where]
+        spot = where(tensor)
+        if spot not in self._names:
+            name = plain = UNSAFE.sub("_", ".".join(map(str, place)))[:200] or "_"
+            number = 1
+            while name in self.tensors:
+                number += 1
+                name = f"{plain}-{number}"
+            self._names[spot] = name
+            self.tensors[name] = tensor
+        return self._names[spot]
 
 
 WRITERS: dict[type, tuple[str, Callable[[_Writing, Any, Place], Any]]] = {
@@ -243,28 +251,8 @@ def _laid_out(tensor: Tensor, order: list[int]) -> Tensor:
 
 def _sparse(indices: Tensor, values: Tensor, size: torch.Size, coalesced: bool) -> Tensor:
     return torch.sparse_coo_tensor(
-        indices, values, size, check_invariants=True, is_coalesced=coalesced
+        indices, values, size, device="cpu", check_invariants=True, is_coalesced=coalesced
     )
-
-
-def _check_kept(tensor: Tensor, place: Place) -> None:
-    """Refuse what the file cannot hold: other layouts and dtypes, and tensors without values."""
-    kind = ""
-    if tensor.is_meta:
-        kind = "on the meta device, without values"
-    elif tensor.is_quantized:
-        kind = "quantized"
-    elif tensor.is_nested:
-        kind = "nested"
-    elif tensor.layout not in (torch.strided, torch.sparse_coo):
-        kind = f"of layout {tensor.layout}"
-    elif tensor.dtype not in NAME_OF and not tensor.is_complex():
-        kind = f"of dtype {tensor.dtype}"
-    if kind:
-        raise CheckpointError(
-            f"A checkpoint holds dense and sparse COO tensors of the usual dtypes: got one {kind} "
-            f"at state{_written(place)}; convert it, for example with .to_dense() or .dequantize()"
-        )
 
 
 def _refused(value: object, place: Place) -> CheckpointError:
