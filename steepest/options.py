@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from steepest.errors import RecipeError, nearest
 from steepest.train.folder import OPTIONS
@@ -162,13 +162,25 @@ def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
     for name, (kind, text) in {**TRAINING, **PLACE}.items():
         if name not in own:
             usual = False if kind is bool else () if kind == tuple[str, ...] else None
-            told = Annotated[kind, tyro.conf.arg(help=text)]
+            shown = tyro.conf.arg(help=text, help_behavior_hint="", metavar=_metavar(kind))
             parameters.append(
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=told
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=usual,
+                    annotation=Annotated[kind, shown],
                 )
             )
     return inspect.Signature(parameters)
+
+
+def _metavar(kind: Any) -> str | None:
+    """Return what stands for an option's value in the help: without None, which is to leave it."""
+    plain = [part for part in get_args(kind) if part not in (type(None), ...)]
+    if not plain:
+        return None
+    words = [str(word) for word in get_args(plain[0])] or [plain[0].__name__.upper()]
+    return "{" + ",".join(words) + "}" if len(words) > 1 else words[0]
 
 
 def _kind(default: Any) -> Any:

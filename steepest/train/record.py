@@ -30,8 +30,6 @@ from steepest.train.summary import show_opening, summary_of
 from steepest.train.watch import Watch
 from steepest.train.weights import averaged
 
-PLACES = ("kind", "epoch", "step", "samples", "seconds")
-
 
 class Record:
     """Keep a run's place, losses, metrics, files and progress; a context for one training.
@@ -175,11 +173,14 @@ class Record:
         run, seconds, ended = self.run, self.seconds, self.ended() or "epochs"
         if self.files is not None:
             self._save()  # before what a longer, unbroken run would not have
+        due = self._validated != self.place.step
+        measured = self._measured() if due else {}
         if self.place.batch:
-            self.history.append(self._close(self.place.epoch + 1))
+            self.history.append(self._close(self.place.epoch + 1) | measured)
             self._note(self.history[-1])
-        if run.validation is not None and self._validated != self.place.step:
-            self.history[-1] |= {k: v for k, v in self.validate().items() if k not in PLACES}
+        elif measured:
+            self.history[-1] |= measured
+            self._note(self._row("validation", self.place.epoch) | measured)
         if self.files is not None:
             with averaged(run.optimizer):
                 found = evaluation(run, self.best.weights, moved(run.validation or (), self.device))
@@ -341,7 +342,7 @@ class Record:
         told["seconds"] = round(self.seconds, 3)
         best = None
         if self.best.row is not None:
-            where = {key: self.best.row[key] for key in PLACES[1:3]}
+            where = {key: self.best.row[key] for key in ("epoch", "step")}
             best = where | {"value": self.best.row[self.best.key]}
         final = self.history[-1] if self.history else None
         told |= summary_of(self.run, self.device, self.threads)
