@@ -53,17 +53,17 @@ def run(
     batches = Batches(x, y, batch_size=batch_size, seed=seed)
     torch.manual_seed(seed)
     model = Chars(len(text.letters), context, width, layers, heads)
-    groups = optim.groups(model, no_decay=True)
     first = text.encode(prompt) if prompt else text.ids[:1]
     return Run(
         model=model,
-        optimizer=optim.AdamW(groups, lr=lr, weight_decay=0.1, clip_norm=1.0),
+        optimizer=optim.AdamW(optim.groups(model, no_decay=True), lr=lr, clip_norm=1.0),
         loss_fn=nn.CrossEntropyLoss(),
         batches=batches,
         validation=Batches(held_out_x, held_out_y, batch_size=256, shuffle=False),
         epochs=epochs,
         schedule=schedules.cosine(total=epochs * len(batches), warmup=len(batches) // 2),
         device=device,
+        threads=1,  # more for a larger model
         seed=seed,
         name="chars",
         result=lambda model: write(model, text, first, sample, temperature, seed),

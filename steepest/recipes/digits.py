@@ -43,6 +43,7 @@ def run(
         schedule=schedules.cosine(total=updates, warmup=updates // 20),
         metrics=metrics_for("classification", classes=10),
         device=device,
+        threads=1,
         seed=seed,
         name="digits",
         result=lambda model: sentence(model, images[held_out], digits[held_out]),
@@ -65,8 +66,7 @@ def load() -> tuple[Tensor, Tensor]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        how = "pip install 'steepest[digits]'"
-        raise RecipeError(f"digits is data of scikit-learn, which is missing: {how}") from None
+        raise RecipeError("digits needs scikit-learn: pip install 'steepest[digits]'") from None
     found = load_digits()
     return torch.tensor(found.images[:, None] / 16).float(), torch.tensor(found.target)
 

@@ -95,7 +95,7 @@ def test_vectors_do_not_decay():
     groups = chars.run(**SMALL).optimizer.param_groups
     assert [(g["weight_decay"], {p.ndim for p in g["params"]}) for g in groups] == [
         (0.0, {1}),
-        (0.1, {2}),
+        (0.01, {2}),
     ]
 
 

@@ -36,5 +36,5 @@ def test_the_seed_chooses_split_and_model():
 
 def test_without_scikit_learn_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(RecipeError, match=r"missing: pip install 'steepest\[digits\]'"):
+    with pytest.raises(RecipeError, match=r"needs scikit-learn: pip install 'steepest\[digits\]'"):
         digits.run()
