@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,10 +14,9 @@ else:
     import fcntl
 
 LOCK = ".lock"
-FAR = 2**30  # the byte that is locked, beyond all content: Windows reads no locked one
+FAR = 2**30  # the byte that Windows locks, beyond all content: it reads no locked one
 
-_held: dict[tuple[int, int], int] = {}  # device and inode of a lock: the process that has it
-_opening = threading.Lock()
+_descriptors: set[int] = set()
 
 
 @contextmanager
@@ -26,32 +24,27 @@ def locked(folder: Path | str) -> Iterator[None]:
     """Keep every other run out of `folder` meanwhile, by a lock on the file `.lock` in it.
 
     The file stays behind, empty, and holds nobody up: the lock ends with the process, however that
-    ends, and a child that it forked (a `DataLoader`'s worker) does not have it.
+    ends. On a file system that has no locks it keeps nobody out.
 
     Raises:
         RecipeError: a run of another process or of this one has the folder, or `.lock` cannot be
             written.
     """
-    folder = Path(folder)
-    with _opening:
-        descriptor = _lock(folder)
-        status = os.fstat(descriptor)
-        key = status.st_dev, status.st_ino
-        _held[key] = os.getpid()
+    descriptor = _lock(Path(folder))
+    _descriptors.add(descriptor)
     try:
         yield
     finally:
-        if _held.pop(key) == os.getpid():  # not in a child that was forked meanwhile
+        if descriptor in _descriptors:  # not in a child that was forked meanwhile
+            _descriptors.remove(descriptor)
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
-        os.close(descriptor)
+            os.close(descriptor)
 
 
 def _lock(folder: Path) -> int:
     path = folder / LOCK
     try:
-        if _is_held(path):  # not opened: to close a file gives up the locks of the whole process
-            raise _taken(folder, str(os.getpid()))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
         raise RecipeError(
@@ -66,17 +59,10 @@ def _lock(folder: Path) -> int:
         raise _taken(folder, owner) from None
     except OSError:  # a file system without locks
         pass
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    with suppress(OSError):  # a full disk: then the process that is refused gets no number
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
     return descriptor
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return False
-    return _held.get((status.st_dev, status.st_ino)) == os.getpid()
 
 
 def _take(descriptor: int) -> None:
@@ -85,7 +71,7 @@ def _take(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
     else:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, FAR)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _taken(folder: Path, owner: str) -> RecipeError:
@@ -94,3 +80,17 @@ def _taken(folder: Path, owner: str) -> RecipeError:
         f"A folder holds one run at a time: {who} trains in {folder}; wait for its end, or choose "
         "another folder"
     )
+
+
+def _close_in_child() -> None:
+    """Close the locks that a forked child inherits.
+
+    A `DataLoader`'s workers outlive a killed run by seconds; they would keep it from being resumed.
+    """
+    for descriptor in _descriptors:
+        os.close(descriptor)
+    _descriptors.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_close_in_child)
