@@ -8,12 +8,28 @@ from steepest.data.batches import Batches
 from steepest.data.loader import DataLoader
 
 if TYPE_CHECKING:
-    from steepest.data.tables import Table, load_table, read_table
+    from steepest.data.stream import Stream
+    from steepest.data.tables import Table, Transform, load_table, read_table
 
-__all__ = ["Batches", "DataLoader", "Table", "load_table", "read_table", "synthetic"]
+__all__ = [
+    "Batches",
+    "DataLoader",
+    "Stream",
+    "Table",
+    "Transform",
+    "load_table",
+    "read_table",
+    "synthetic",
+]
 
 # polars takes 0.2 seconds to import, which a loop over tensors need not wait for.
-LATER = {"Table": "tables", "load_table": "tables", "read_table": "tables"}
+LATER = {
+    "Stream": "stream",
+    "Table": "tables",
+    "Transform": "tables",
+    "load_table": "tables",
+    "read_table": "tables",
+}
 
 
 def __getattr__(name: str) -> Any:
