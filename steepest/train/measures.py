@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,21 +26,28 @@ class Metric(Protocol):
     def to(self, device: torch.device) -> Any: ...
 
 
-Measure = Callable[..., Tensor | float] | Metric
+@dataclass(frozen=True)
+class OverAll:
+    """A function of all predictions and targets of a validation at once, `(n, ...)` each.
+
+    One call of a function takes a few microseconds, where the memory of a torchmetrics' metric
+    takes a hundred for each batch. All predictions are in memory meanwhile.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor | float]
+    higher_is_better: bool | None = None
 
 
-def is_metric(measure: object) -> TypeGuard[Metric]:
-    """Tell whether a measure has a memory of its own."""
-    return isinstance(measure, Metric)
+Measure = Callable[..., Tensor | float] | Metric | OverAll
 
 
 def metrics_for(
     task: Literal["regression", "classification"], *, classes: int = 2, scale: float = 1.0
-) -> dict[str, Any]:
-    """Return the metrics of torchmetrics that suit a task.
+) -> dict[str, OverAll]:
+    """Return the metrics that suit a task, as torchmetrics computes them.
 
-    Regression: mse, mae and r2 of predictions and targets of one shape, both times `scale` (the
-    target's standard deviation where it was standardised, for errors in its own units).
+    Regression: mse, mae and r2 of predictions and targets of one shape, in units of `1 / scale`
+    (the target's standard deviation where it was standardised, for errors in its own units).
     Classification: accuracy, f1 (mean over the classes) and auroc (mean of each class against the
     rest) of logits `(n, classes)` and class indices `(n,)`.
 
@@ -46,61 +55,52 @@ def metrics_for(
         RecipeError: the task is another one.
     """
     if task == "regression":
-        from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+        return _regression(scale)
+    if task == "classification":
+        return _classification(classes)
+    raise RecipeError(f"task is 'regression' or 'classification': got {task!r}")
 
-        found = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError(), "r2": R2Score()}
-        return {name: Flat(metric, scale) for name, metric in found.items()}
-    if task != "classification":
-        raise RecipeError(f"task is 'regression' or 'classification': got {task!r}")
-    from torchmetrics.classification import (
-        MulticlassAccuracy,
-        MulticlassAUROC,
-        MulticlassF1Score,
-    )
 
-    # To check each value of each batch would take most of the time.
+def _regression(scale: float) -> dict[str, OverAll]:
+    from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
+
+    def flat(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def of(prediction: Tensor, target: Tensor) -> Tensor:
+            _check_shapes(prediction, target)
+            return function(prediction.float().flatten() * scale, target.flatten() * scale)
+
+        return of
+
     return {
-        "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
-        "f1": MulticlassF1Score(classes, validate_args=False),
-        "auroc": MulticlassAUROC(classes, validate_args=False),
+        "mse": OverAll(flat(mean_squared_error), higher_is_better=False),
+        "mae": OverAll(flat(mean_absolute_error), higher_is_better=False),
+        "r2": OverAll(flat(r2_score), higher_is_better=True),
     }
 
 
-class Flat:
-    """A regression metric over all numbers of predictions `(n, ...)`, times a scale."""
+def _classification(classes: int) -> dict[str, OverAll]:
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_auroc,
+        multiclass_f1_score,
+    )
 
-    def __init__(self, metric: Metric, scale: float = 1.0) -> None:
-        self.metric = metric
-        self.scale = scale
-        self.higher_is_better = metric.higher_is_better
+    # To look at every value for a wrong one would take most of the time.
+    how: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+    return {
+        "accuracy": OverAll(partial(multiclass_accuracy, average="micro", **how), True),
+        "f1": OverAll(partial(multiclass_f1_score, average="macro", **how), True),
+        "auroc": OverAll(partial(multiclass_auroc, average="macro", **how), True),
+    }
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch.
 
-        Raises:
-            RecipeError: the shapes differ, which would be broadcast silently.
-        """
-        if prediction.shape != target.shape:
-            raise RecipeError(
-                "A regression's predictions and targets have one shape: got "
-                f"{tuple(prediction.shape)} and {tuple(target.shape)}; unsqueeze the target or "
-                "squeeze the prediction"
-            )
-        scale = self.scale
-        self.metric.update(prediction.float().flatten() * scale, target.flatten() * scale)
-
-    def compute(self) -> Any:
-        """Return the metric over all batches."""
-        return self.metric.compute()
-
-    def reset(self) -> None:
-        """Forget all batches."""
-        self.metric.reset()
-
-    def to(self, device: torch.device) -> "Flat":
-        """Move the memory to a device."""
-        self.metric = self.metric.to(device)
-        return self
+def _check_shapes(prediction: Tensor, target: Tensor) -> None:
+    if prediction.shape != target.shape:
+        raise RecipeError(
+            "A regression's predictions and targets have one shape, else they are broadcast "
+            f"silently: got {tuple(prediction.shape)} and {tuple(target.shape)}; unsqueeze the "
+            "target or squeeze the prediction"
+        )
 
 
 @torch.no_grad()
@@ -115,39 +115,38 @@ def validate(
     """Measure loss and metrics in `eval` mode, predicting within the context `forward`.
 
     The loss and plain functions are means over the batches, weighted by their rows; a metric of
-    torchmetrics begins anew and sees every row once. A metric that cannot be computed on the rows
-    there are (an AUROC where a class is missing) is what torchmetrics makes of that.
+    torchmetrics begins anew and sees every row once; `OverAll` sees all rows together. A metric
+    that cannot be computed on the rows there are (an AUROC where a class is missing) is what
+    torchmetrics makes of that.
     """
-    functions: dict[str, Callable[..., Tensor | float]] = {"loss": loss_fn}
-    remembering: dict[str, Metric] = {}
-    for name, measure in (metrics or {}).items():
-        if is_metric(measure):
-            remembering[name] = measure
-            measure.reset()
-        else:
-            functions[name] = measure  # type: ignore[assignment]
-    means = {name: Mean() for name in functions}
-    device = torch.device("cpu")  # where torchmetrics begins
+    given = metrics or {}
+    functions = {"loss": loss_fn, **{k: m for k, m in given.items() if callable(m)}}
+    together = {k: m for k, m in given.items() if isinstance(m, OverAll)}
+    remembering = {k: m for k, m in given.items() if k not in together and isinstance(m, Metric)}
+    means = {name: Mean() for name in functions if name not in remembering}
+    for metric in remembering.values():
+        metric.reset()
+    pairs: list[tuple[Tensor, Tensor]] = []
     training = model.training
     model.eval()
     try:
         for *inputs, target in batches:
             with forward or nullcontext():
                 prediction = model(*inputs)
-            for name, function in functions.items():
-                means[name].add(function(prediction, target), rows_of(target))
-            if remembering and prediction.device != device:
-                device = prediction.device
-                remembering = {name: m.to(device) for name, m in remembering.items()}
+            for name, mean in means.items():
+                mean.add(functions[name](prediction, target), rows_of(target))
             for metric in remembering.values():
+                metric.to(prediction.device)
                 metric.update(prediction, target)
+            if together:
+                pairs.append((prediction, target))
     finally:
         model.train(training)
     measured = {name: mean.read() for name, mean in means.items()}
-    return measured | {name: _computed(metric) for name, metric in remembering.items()}
-
-
-def _computed(metric: Metric) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class without rows, or few rows
-        return float(metric.compute())
+        measured |= {name: float(metric.compute()) for name, metric in remembering.items()}
+        if pairs:
+            whole = tuple(torch.cat(part) for part in zip(*pairs, strict=True))
+            measured |= {name: float(metric.function(*whole)) for name, metric in together.items()}
+    return {name: measured[name] for name in ("loss", *given)}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -112,10 +113,11 @@ class Record:
         """Add a batch's loss; refuse one that is not finite before it reaches the parameters."""
         rows = rows_of(target)
         self._window.add(loss, rows)
-        if not math.isfinite(self._window.total):
+        if not isfinite(self._window.total):
             self._refuse_loss(inputs, target)
-        self.place.batch += 1
-        self.place.samples += rows
+        place = self.place
+        place.batch += 1
+        place.samples += rows
 
     def gradients(self) -> None:
         """Look at the gradients of an update that the metrics tell of."""
@@ -126,15 +128,14 @@ class Record:
         """Count an update; now and then log, draw, save. Tell whether to look at what is due."""
         place = self.place
         place.step += 1
-        rare = place.step >= self._next_step
-        if rare:
-            if place.step % self.run.log_steps == 0:
-                self._log_window()
-            self._next_step = self._rare_step()
+        if place.step < self._next_step and perf_counter() < self._due:
+            return False
+        if place.step % self.run.log_steps == 0:
+            self._log_window()
+        self._next_step = self._rare_step()
         if perf_counter() >= self._due:
             self._look()
-            rare = True
-        return rare
+        return True
 
     def validation_due(self) -> bool:
         """Tell whether validation comes every so many updates, and does now."""
@@ -260,7 +261,7 @@ class Record:
 
     def _read_window(self) -> float:
         mean = self._window.read()
-        if not math.isfinite(self._window.total):
+        if not isfinite(self._window.total):
             self._refuse_loss((), None)
         self._epoch_loss.total += self._window.total
         self._epoch_loss.rows += self._window.rows
@@ -363,7 +364,7 @@ class Record:
         self.place.elapsed = self.seconds
         if now >= self._next_draw:
             loss = self._window.read() if self._window.rows else self._window_loss
-            if not math.isfinite(self._window.total):
+            if not isfinite(self._window.total):
                 self._refuse_loss((), None)
             self._progress.draw(self.place, loss, self._lr())
             self._next_draw = now + self._progress.seconds

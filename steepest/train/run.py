@@ -13,7 +13,7 @@ from steepest.errors import RecipeError
 from steepest.optim import LBFGS, Optimizer
 from steepest.train.device import choose_device
 from steepest.train.loggers import LOGGERS
-from steepest.train.measures import Metric, is_metric
+from steepest.train.measures import Measure
 from steepest.train.precision import PRECISIONS
 from steepest.train.randomness import check_seed
 
@@ -103,7 +103,7 @@ class Run:
     batches: Iterable[Any]
     validation: Iterable[Any] | None = None
     validate_steps: int | None = None
-    metrics: Mapping[str, Callable[..., Tensor | float] | Metric] = field(default_factory=dict)
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
     epochs: int | None = 10
     steps: int | None = None
     seconds: float | None = None
@@ -191,7 +191,7 @@ class Run:
             known = ", ".join(["loss", *self.metrics])
             raise RecipeError(f"monitor is one of {known}: got {self.monitor!r}")
         metric = self.metrics.get(self.monitor)
-        known = is_metric(metric) and metric.higher_is_better is not None
+        known = getattr(metric, "higher_is_better", None) is not None  # a function does not say
         if metric is not None and self.mode is None and not known:
             raise RecipeError(
                 f"monitor={self.monitor!r} is best at its minimum or its maximum: give mode, "

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from steepest.optim import Optimizer
 
-norm = torch.linalg.vector_norm
+vector_norm = torch.linalg.vector_norm
 MOST_COPIED = 16_000_000  # numbers of all parameters; 64 MB are copied for a look at one update
 
 
@@ -20,7 +20,8 @@ class Watch:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.names, self.parameters = list(named), list(named.values())
+        self.names = list(named)
+        self.parameters: list[Tensor] = list(named.values())
         self.optimizer = optimizer
         self._copies = sum(p.numel() for p in self.parameters) <= MOST_COPIED
         self._before: list[Tensor] = []
@@ -30,20 +31,26 @@ class Watch:
     def before(self, scale: float) -> None:
         """Look at the gradients, which hold `scale` times their value, and the parameters."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self._norm = nn.utils.get_total_norm(gradients) / scale if gradients else None
-        self._before = [p.detach().clone() for p in self.parameters] if self._copies else []
+        self._norm = vector_norm(torch.stack(_norms(gradients))) / scale if gradients else None
+        self._before = [p.clone() for p in self.parameters] if self._copies else []
 
     @torch.no_grad()
     def after(self) -> dict[str, Any]:
         """Return `gradient_norm` and `ratios`: update norm / parameter norm by parameter name."""
         row: dict[str, Any] = {}
         if self._norm is not None:
-            row["gradient_norm"] = float(self._norm)
+            row["gradient_norm"] = self._norm.item()
         if self._before:
             pairs = zip(self.parameters, self._before, strict=True)
-            ratios = [norm(p - before) / norm(p) for p, before in pairs]
-            row["ratios"] = dict(zip(self.names, torch.stack(ratios).tolist(), strict=True))
+            moves = torch.stack(_norms([p - before for p, before in pairs]))
+            ratios = moves / torch.stack(_norms(self.parameters))
+            row["ratios"] = dict(zip(self.names, ratios.tolist(), strict=True))
         elif isinstance(self.optimizer, Optimizer) and (norms := self.optimizer.norms):
             row["ratios"] = {str(name): part.ratio for name, part in norms.by_parameter.items()}
         self._before, self._norm = [], None
         return row
+
+
+def _norms(tensors: list[Tensor]) -> list[Tensor]:
+    """Return the norm of each tensor, in one call for all."""
+    return list(torch._foreach_norm(tensors))  # pyright: ignore[reportPrivateImportUsage]
