@@ -33,6 +33,8 @@ SIGINT = 2
 COMMANDS = {
     "train": ("train", "RECIPE [options]", "train what a recipe makes"),
     "list": ("optimizers", "", "the optimizers, each with its paper"),
+    "runs": ("runs", "[FOLDER]", "the runs of a folder as a table"),
+    "report": ("report", "RUN [RUN ...]", "one HTML page about one run or several"),
     "show": ("show", "OPTIMIZER [hyperparameters]", "its formula, its plan and its kernel"),
 }
 """Each command's module in this package, whose `main` does it, its words and what it does."""

@@ -1,0 +1,40 @@
+"""`steepest report`: one HTML page about one run or several."""
+
+import webbrowser
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from steepest.errors import RecipeError
+from steepest.options import read
+
+
+def main(words: list[str]) -> int:
+    """Write the page; return the exit code."""
+    from steepest.report import write_report
+    from steepest.report.values import counted, size
+
+    asked = read(report, "steepest report", words)
+    folders, out = asked["run"], asked["out"]
+    if not folders:
+        raise RecipeError(
+            "A report is about a run's folder: name one or several, as in "
+            "`steepest report runs/line-1`; `steepest runs` lists them"
+        )
+    length = write_report(folders, out)
+    print(f"{out}: {counted(len(folders), 'run')}, {size(length)}")
+    if asked["open"]:
+        webbrowser.open(out.resolve().as_uri())
+    return 0
+
+
+def report(
+    run: Positional[tuple[Path, ...]] = (), out: Path = Path("report.html"), open: bool = False
+) -> None:
+    """Write one HTML page about one run or several: it opens from a file and needs no network.
+
+    Args:
+        run: folders of runs
+        out: the page; a new file, or an earlier report
+        open: show the page in the browser
+    """
