@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from steepest.errors import CheckpointError, RecipeError, RunError
-from steepest.train.checkpoint import write_whole
+from steepest.train.checkpoint import save_weights, write_whole
 from steepest.train.checkpoints import Checkpoints, locked
 from steepest.train.loggers import open_loggers
 from steepest.train.metrics import MetricsFile, read_metrics
 from steepest.train.run import Row, Run
-from steepest.train.weights import save_weights
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"

@@ -1,16 +1,13 @@
-"""The weights of a model: as a validation measures them, copied, and as a safetensors file."""
+"""The weights of a model: as a validation measures them, and copied."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from steepest.optim import Optimizer
-from steepest.train.checkpoint import write_whole
 
 
 def averaged(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
@@ -29,21 +26,3 @@ def averaged(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
 def copied(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state_dict whose tensors are copies."""
     return {name: v.clone() if isinstance(v, Tensor) else v for name, v in weights.items()}
-
-
-def save_weights(path: Path | str, weights: Mapping[str, Any]) -> None:
-    """Write the tensors of a state_dict to `path` as safetensors, whole or not at all.
-
-    Tensors that share memory (tied weights) are written once for each name.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
-    tensors, written = {}, set()
-    for name, value in weights.items():
-        if isinstance(value, Tensor):
-            own = value.detach().cpu().contiguous()
-            shared = own.untyped_storage().data_ptr()
-            tensors[name] = own.clone() if shared in written else own
-            written.add(shared)
-    write_whole(Path(path), lambda temporary: safetensors.torch.save_file(tensors, temporary))
