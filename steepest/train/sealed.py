@@ -127,6 +127,11 @@ def check_dense(tensor: Tensor, name: str) -> None:
         )
 
 
+def is_name(name: str) -> bool:
+    """Return whether a tensor of a file can be called that."""
+    return 0 < len(name) <= 255 and name.isprintable() and name != "__metadata__"
+
+
 def where(tensor: Tensor) -> object:
     """Return what only tensors have in common that are the same part of memory, seen alike."""
     if not tensor.numel():
@@ -138,6 +143,11 @@ def _entries(tensors: Mapping[str, Tensor]) -> tuple[str, int]:
     """Return the header's end, which tells of the tensors, and the bytes that they take."""
     entries, end = {}, 0
     for name, tensor in tensors.items():
+        if not is_name(name):
+            raise CheckpointError(
+                f"Weights have names of 1 to 255 letters that can be printed: {name[:50]!r} is no "
+                "name for a tensor; rename it"
+            )
         begin, end = end, end + tensor.nbytes
         dtype = NAME_OF[tensor.dtype]
         entries[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": (begin, end)}

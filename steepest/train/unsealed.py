@@ -24,6 +24,7 @@ from steepest.train.sealed import (
     bytes_of,
     chunks,
     hashing,
+    is_name,
 )
 from steepest.train.whole import open_plain
 
@@ -111,7 +112,7 @@ def _checked(entries: dict[str, Any], sums: dict[str, str], size: int) -> Iterat
     for name, entry in sorted(entries.items(), key=lambda pair: pair[1]["data_offsets"]):
         dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
         begin, end = entry["data_offsets"]
-        if not name.isprintable() or len(name) > 255:
+        if not is_name(name):
             raise _wrong(f"it names a tensor {name[:50]!r}")
         if dtype is None:
             raise _wrong(f"{name} has the unknown dtype {str(entry['dtype'])[:50]!r}")

@@ -13,7 +13,14 @@ import torch
 from torch import nn
 
 from steepest.errors import CheckpointError
-from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model, write_whole
+from steepest.train.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_model,
+    save_weights,
+    write_whole,
+)
 
 STATE = {
     "weights": OrderedDict(a=torch.arange(6.0).reshape(2, 3), b=torch.tensor(2, dtype=torch.int8)),
@@ -244,25 +251,98 @@ def test_write_sync_rename_and_sync_of_the_folder_in_this_order(
     ]
 
 
+# ---- weights ---------------------------------------------------------------------------------
+
+
 def test_the_model_is_kept_as_safetensors(tmp_path: Path):
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    save_model(tmp_path / "model.safetensors", model)
-    kept = safetensors.torch.load_file(tmp_path / "model.safetensors")
-    assert kept.keys() == model.state_dict().keys()
-    assert torch.equal(kept["0.weight"], model[0].weight)
+    save_model(tmp_path / "m", model)
+    for kept in (safetensors.torch.load_file(tmp_path / "m"), load_weights(tmp_path / "m")):
+        assert kept.keys() == model.state_dict().keys()
+        assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
 
 
-def test_tied_weights_are_kept(tmp_path: Path):
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[1].weight = model[0].weight
-    save_model(tmp_path / "model.safetensors", model)
-    again = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    again[1].weight = again[0].weight
-    safetensors.torch.load_model(again, tmp_path / "model.safetensors")
-    assert torch.equal(again[1].weight, model[0].weight)
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20, bias=False), nn.Linear(20, 20))
+    model[1].weight = model[2].weight = model[0].weight
+    return model
+
+
+def test_tied_weights_are_kept_once(tmp_path: Path):
+    model, others, own = tied(), tied(), tied()
+    save_model(tmp_path / "m", model)
+    assert safetensors.torch.load_model(others, tmp_path / "m") == (set(), [])
+    own.load_state_dict(load_weights(tmp_path / "m"))
+    for again in (others, own):
+        assert torch.equal(again[1].weight, model[0].weight)
+        assert again[1].weight is again[0].weight
+    assert (tmp_path / "m").stat().st_size < 2 * 20 * 20 * 4
+
+
+def test_parts_of_one_memory_are_kept_apart(tmp_path: Path):
+    memory = torch.arange(10.0)
+    weights = {"a": memory[:6].view(2, 3), "b": memory[4:], "c": memory.to(torch.complex64).conj()}
+    save_weights(tmp_path / "m", {**weights, "extra": {"not": "a tensor"}})
+    kept = load_weights(tmp_path / "m")
+    assert kept.keys() == weights.keys()
+    assert all(torch.equal(kept[name], weights[name]) for name in kept)
+
+
+def test_names_of_weights_are_kept(tmp_path: Path):
+    names = ["a/b", "é", "x.parametrizations.weight.0", "format", "$tensor", "__", "a b"]
+    save_weights(tmp_path / "m", {name: torch.ones(1) * i for i, name in enumerate(names)})
+    kept = load_weights(tmp_path / "m")
+    assert {name: kept[name].item() for name in names} == {n: i for i, n in enumerate(names)}
+    assert safetensors.torch.load_file(tmp_path / "m").keys() == set(names)
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 300, "__metadata__"])
+def test_a_name_that_could_not_be_read_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(CheckpointError, match="is no name for a tensor"):
+        save_weights(tmp_path / "m", {name: torch.ones(1)})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_changed_weight_is_refused(tmp_path: Path):
+    save_model(tmp_path / "m", nn.Linear(3, 2))
+    damaged = bytearray((tmp_path / "m").read_bytes())
+    damaged[-30] ^= 4
+    (tmp_path / "m").write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="the checksum of weight differs"):
+        load_weights(tmp_path / "m")
+
+
+# ---- the process around it -------------------------------------------------------------------
 
 
 def test_files_have_the_modes_that_the_umask_gives(path: Path):
     save_model(path.with_name("model"), nn.Linear(1, 1))
+    write_whole(path.with_name("text"), lambda temporary: safetensors_of(temporary))
     path.with_name("other").touch()
     assert len({file.stat().st_mode for file in path.parent.iterdir()}) == 1
+
+
+def safetensors_of(path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.ones(1)}, path)  # by a file of its own, mode 600
+
+
+@pytest.mark.parametrize("around", [torch.inference_mode, lambda: torch.device("meta")])
+def test_what_is_set_around_it_changes_nothing(tmp_path: Path, around):
+    state = {"x": torch.ones(2), "sparse": torch.eye(2).to_sparse(), "c": torch.ones(1) * 1j}
+    with around():
+        save_checkpoint(tmp_path / "x", state)
+        again = load_checkpoint(tmp_path / "x")
+    assert [again["x"].sum(), again["sparse"].to_dense().sum(), again["c"].sum()] == [2, 2, 1j]
+    assert all(tensor.is_cpu for tensor in again.values())
+
+
+def test_a_large_state_is_hashed_in_another_thread(tmp_path: Path):
+    """Large and small tensors by turns, with more than one chunk and with gaps."""
+    shapes = [(3,), (5_000_001,), (), (1000, 70), (2_000, 700), (1,), (2**22,), (2**22 + 7,)]
+    state = {str(shape): torch.randint(0, 255, shape, dtype=torch.uint8) for shape in shapes}
+    state["gaps"] = state["(2000, 700)"].T[::2]
+    save_checkpoint(tmp_path / "x", state)
+    again = load_checkpoint(tmp_path / "x")
+    assert all(torch.equal(again[name], state[name]) for name in state)
+    kept = safetensors.torch.load_file(tmp_path / "x")
+    assert torch.equal(kept["gaps"], state["gaps"])

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -278,6 +279,16 @@ def test_killed_at_any_moment_there_is_a_good_one(kept: Checkpoints):
     kept.save(reached + 1, state(1))
     assert steps(kept)[-1] == reached + 1
     assert len(os.listdir(kept.folder)) == 2
+
+
+def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 5
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "docs"}
+    for block in blocks:
+        exec(compile(block, "docs/checkpoints.md", "exec"), names)
 
 
 # ---- one run at a time -----------------------------------------------------------------------
