@@ -73,8 +73,12 @@ def print_table(shown: Sequence[ListedRun], columns: Sequence[str]) -> None:
         name: [_head(name, metrics), *(_cell(run, name, now, metrics) for run in shown)]
         for name in asked
     }
-    left = [] if columns else _fit(rows, options, console.width)
+    left: list[str] = []
     table = _table(rows, shown, framed=terminal)
+    while options and not columns and _width(table, console) > console.width:
+        left.insert(0, options.pop())
+        del rows[left[0]]
+        table = _table(rows, shown, framed=terminal)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -100,15 +104,11 @@ def _table(rows: dict[str, list[str]], shown: Sequence[ListedRun], *, framed: bo
     return table
 
 
-def _fit(rows: dict[str, list[str]], options: Sequence[str], width: int) -> list[str]:
-    """Take the last options out until the table fits; return them."""
-    left: list[str] = []
-    for name in reversed(options):
-        if sum(max(map(len, row)) + 2 for row in rows.values()) <= width:
-            break
-        del rows[name]
-        left.insert(0, name)
-    return left
+def _width(table: Any, console: Any) -> int:
+    """Return the characters that a table takes where there is room."""
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(width=PIPED), table).maximum
 
 
 def _head(name: str, metrics: set[str]) -> str:

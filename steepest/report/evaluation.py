@@ -7,9 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from steepest.report.chart import Chart, Key, Reported, Trace, plain, rounded
+from steepest.report.kept import EVALUATION
 from steepest.report.values import MINUS, items, number, read_json, short, text
 
-EVALUATION = "evaluation.json"
 POINTS = 4000  # in a chart, of all runs together
 CLASSES = 100
 LABELLED = 20  # classes up to which each cell shows its number

@@ -13,6 +13,7 @@ from steepest.errors import RecipeError
 from steepest.report.values import mapping, number, read_json, text, whole
 
 RUN, OPTIONS, METRICS = "run.json", "options.json", "metrics.jsonl"
+EVALUATION = "evaluation.json"
 STATUSES = ("running", "finished", "stopped", "failed")
 LOCK = ".lock"
 FAR = 2**30  # the byte of the lock that is locked

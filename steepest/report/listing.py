@@ -97,8 +97,9 @@ def check_columns(runs: Sequence[ListedRun], columns: Sequence[str]) -> None:
 
 
 def differing(runs: Sequence[ListedRun]) -> list[str]:
-    """Return the options whose values differ among the runs that have them."""
-    names = dict.fromkeys(name for run in runs for name in run.kept.options)
+    """Return the options, but for the columns, whose values differ among runs that have them."""
+    every = dict.fromkeys(name for run in runs for name in run.kept.options)
+    names = [name for name in every if name not in COLUMNS]
     values = {
         name: {option_text(r.kept.options, name) for r in runs if name in r.kept.options}
         for name in names

@@ -87,8 +87,8 @@
   function narrow(one) {
     const every = Math.ceil(one.y.length / 25);
     const tickvals = one.y.filter((_, k) => k % every === 0);
-    const ticktext = tickvals.map((name) => (name.length > 15 ? "…" + name.slice(-14) : name));
-    one.colorbar = { ...one.colorbar, orientation: "h", y: 1, yanchor: "bottom" };
+    const ticktext = tickvals.map((name) => (name.length > 17 ? `${name.slice(0, 9)}…${name.slice(-7)}` : name));
+    one.colorbar = { ...one.colorbar, orientation: "h", y: 1, yanchor: "bottom", ypad: 4 };
     return { tickvals, ticktext, tickfont: { size: 10 } };
   }
 
