@@ -9,7 +9,7 @@ from types import ModuleType
 from steepest.errors import RunError
 from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model
 from steepest.train.device import choose_device
-from steepest.train.measures import metrics_for, validate
+from steepest.train.measures import OverAll, metrics_for, validate
 from steepest.train.metrics import Mean, MetricsFile, read_metrics
 from steepest.train.run import Report, Run
 from steepest.train.stop import Stopped
@@ -18,6 +18,7 @@ from steepest.train.trainer import train
 __all__ = [
     "Mean",
     "MetricsFile",
+    "OverAll",
     "Report",
     "Run",
     "RunError",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from steepest.data import Batches
+from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError
 from steepest.train.device import moved
 from steepest.train.metrics import rows_of
@@ -75,7 +75,7 @@ class Feed:
             self.epoch_random = random_state(self.device, self.batches)
         else:
             set_random_state(self.epoch_random, self.device, self.batches)
-        if isinstance(self.batches, Batches):
+        if isinstance(self.batches, Ordered):
             source = self.batches.epoch(place.epoch, start=place.batch)
         else:
             source = iter(self.batches)

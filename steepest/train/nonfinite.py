@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steepest.data import Batches
+from steepest.data.ordered import Ordered
 
 MOST_ROWS = 5  # named in a sentence
 
@@ -34,7 +34,7 @@ def culprit(model: nn.Module, inputs: Sequence[Any], target: Any) -> str:
 
 def rows_in_data(batches: Any, epoch: int, batch: int, rows: int) -> str:
     """Name the rows of a batch, by their numbers in the data where those are known."""
-    if not isinstance(batches, Batches):
+    if not isinstance(batches, Ordered):
         return f"{rows} rows"
     first = batch * batches.batch_size
     numbers = batches.order(epoch)[first : first + rows].tolist()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steepest.data import Batches
+from steepest.data.ordered import Ordered
 from steepest.train.run import Run, length_of
 
 Told = Mapping[str, Any]
@@ -101,7 +101,7 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _rows(batches: Any) -> int | None:
-    if isinstance(batches, Batches):
+    if isinstance(batches, Ordered):
         return batches.rows
     return length_of(getattr(batches, "dataset", None))
 
