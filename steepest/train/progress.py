@@ -63,7 +63,7 @@ class Place:
             return "epochs"
         if self.steps is not None and self.step >= self.steps:
             return "steps"
-        if self.seconds is not None and self.elapsed >= self.seconds:
+        if self.seconds is not None and self.elapsed >= self.seconds and self.step:
             return "seconds"
         return None
 

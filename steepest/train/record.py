@@ -70,9 +70,9 @@ class Record:
         if run.seed is not None:
             seed_all(run.seed)
         notes = self._open(Path(run.folder)) if run.folder is not None else []
-        self._within.enter_context(computing_with(self.threads, run.deterministic))
-        if run.progress:
+        if run.progress:  # before, as it compares with torch's own number of threads
             show_opening(run, self.device, self.threads, notes)
+        self._within.enter_context(computing_with(self.threads, run.deterministic))
         self._begin = perf_counter()
         self._progress = open_progress(run.name, self.place, shown=run.progress)
         self._within.callback(self._progress.close)
@@ -98,7 +98,10 @@ class Record:
     # ---- what the loop asks and tells --------------------------------------------------------
 
     def goes_on(self) -> bool:
-        """Tell whether the run has another epoch; save or stop before it, if it is time."""
+        """Tell whether the run goes on; draw, save or stop before it does, if it is time.
+
+        That comes after all that belongs to the update before, which no resumed run makes up for.
+        """
         if self._save_epoch:
             self._save()
         if perf_counter() >= self._due:
@@ -125,7 +128,7 @@ class Record:
             self.watch.before(self.precision.scale)
 
     def step(self) -> bool:
-        """Count an update; now and then log, draw, save. Tell whether to look at what is due."""
+        """Count an update, and log some of them; tell whether to look at what is due."""
         place = self.place
         place.step += 1
         if place.step < self._next_step and perf_counter() < self._due:
@@ -133,8 +136,6 @@ class Record:
         if place.step % self.run.log_steps == 0:
             self._log_window()
         self._next_step = self._rare_step()
-        if perf_counter() >= self._due:
-            self._look()
         return True
 
     def validation_due(self) -> bool:
@@ -370,9 +371,7 @@ class Record:
             self._next_draw = now + self._progress.seconds
         if now >= self._next_save:
             self._save()
-        self._due = min(self._next_draw, self._next_save)
-        if self._last > now:
-            self._due = min(self._due, self._last)
+        self._due = min(self._next_draw, self._next_save, self._last)
 
     def _lr(self) -> float:
         return float(self.run.optimizer.param_groups[0]["lr"])

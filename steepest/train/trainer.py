@@ -57,7 +57,7 @@ def train(run: Run) -> Report:
                 if record.step():  # now and then something is due
                     if record.validation_due():
                         step_scheduler(run, record.validate())
-                    if record.ended():
+                    if not record.goes_on():
                         break
             else:
                 step_scheduler(run, record.epoch())
