@@ -56,6 +56,7 @@ class Record:
         self._window = Mean()  # the loss since the last "step" row of the metrics
         self._window_loss = math.nan
         self._validated = -1  # the updates done at the last validation
+        self._found: Row = {}  # and what it measured
         self._saved: tuple[int, ...] | None = None  # the place of the last checkpoint
         self._save_epoch = False
         self._seconds_before = 0.0
@@ -176,13 +177,14 @@ class Record:
         if self.files is not None:
             self._save()  # before what a longer, unbroken run would not have
         due = self._validated != self.place.step
-        measured = self._measured() if due else {}
+        measured = self._measured() if due else self._found
         if self.place.batch:
             self.history.append(self._close(self.place.epoch + 1) | measured)
             self._note(self.history[-1])
-        elif measured:
+        else:
             self.history[-1] |= measured
-            self._note(self._row("validation", self.place.epoch) | measured)
+            if due and measured:
+                self._note(self._row("validation", self.place.epoch) | measured)
         if self.files is not None:
             with averaged(run.optimizer):
                 found = evaluation(run, self.best.weights, moved(run.validation or (), self.device))
@@ -243,7 +245,8 @@ class Record:
                 self._save()
             raise
         self._validated = self.place.step
-        return {f"validation_{name}": value for name, value in found.items()}
+        self._found = {f"validation_{name}": value for name, value in found.items()}
+        return self._found
 
     def _until_asked(self) -> Iterator[Any]:
         for batch in moved(self.run.validation or (), self.device):
@@ -306,7 +309,8 @@ class Record:
         self.best.load(kept["best"])
         self._epoch_loss, self._window = Mean(*kept["epoch_loss"]), Mean(*kept["window"])
         self._seconds_before = place.elapsed = kept["seconds"]
-        self._validated, self._rows_before = kept["validated"], kept["rows"]
+        self._validated, self._found = kept["validated"], kept["found"]
+        self._rows_before = kept["rows"]
         self._started = kept["started"]
         self.feed.resume(kept["epoch_random"], kept["random"], place)
         return notes
@@ -329,6 +333,7 @@ class Record:
             "window": [self._window.total, self._window.rows],
             "seconds": self.seconds,
             "validated": self._validated,
+            "found": self._found,
             "rows": self.files.metrics.rows,
             "started": self._started,
             "epoch_random": self.feed.epoch_random,

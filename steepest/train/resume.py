@@ -54,7 +54,7 @@ def restore(
     _check_model(model, run.model.state_dict())
     _check_settings(run, changed, told)
     _check_parameters(parameters, _parameters(run))
-    _check_epochs(run, kept)
+    _check_ends(run, kept)
     groups = [dict(group) for group in run.optimizer.param_groups]
     try:  # first, as it is the one that may still refuse
         run.optimizer.load_state_dict(optimizer)
@@ -108,13 +108,17 @@ def _check_settings(run: Run, changed: list[str], told: list[str]) -> None:
         )
 
 
-def _check_epochs(run: Run, kept: Mapping[str, Any]) -> None:
-    behind = kept["place"][0]
-    if run.epochs is not None and behind > run.epochs:
-        raise CheckpointError(
-            f"The checkpoint has {behind} epochs behind it: got epochs={run.epochs}; "
-            "give at least as many"
-        )
+def _check_ends(run: Run, kept: Mapping[str, Any]) -> None:
+    epoch, _, step, _ = kept["place"]
+    for name, end, behind, what in (
+        ("epochs", run.epochs, epoch, "epochs"),
+        ("steps", run.steps, step, "updates"),
+    ):
+        if end is not None and behind > end:
+            raise CheckpointError(
+                f"The checkpoint has {behind} {what} behind it: got {name}={end}; "
+                "give at least as many"
+            )
 
 
 def _check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
