@@ -15,18 +15,9 @@ from steepest.errors import RecipeError
 from steepest.formula import Plan, plan
 from steepest.kernels.cpu import source
 from steepest.kernels.rows import is_lazy
+from steepest.optim.named import optimizer_names
 
 URL = re.compile(r"https?://\S+")
-
-
-def optimizer_names() -> list[str]:
-    """Return the names of the built-in rules, in alphabetical order."""
-    found = [
-        name
-        for name in optim.__all__
-        if inspect.isclass(c := getattr(optim, name)) and issubclass(c, optim.Optimizer)
-    ]
-    return sorted((name for name in found if name not in ("Optimizer", "Mixed")), key=str.lower)
 
 
 def list_text() -> str:

@@ -1,156 +1,299 @@
 """A column of a table -> numbers that a model can learn from.
 
-Whatever is computed from values (mean, median, categories) is computed from the training part
-alone, so that the validation part stays unseen.
+What a column becomes is fitted to the training part alone, so that the validation part stays
+unseen, and then frozen: new data are encoded with the same numbers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from steepest.data.notices import Notices
+from steepest.data.typed import booleans, comma_number, dates, decimals, grouped, has_grouped
 from steepest.errors import DataError
 
 MISSING = "(missing)"
 MICROSECONDS_PER_DAY = 86_400e6
 NANOSECONDS_PER_HOUR = 3_600e9
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """A column as numbers `(rows, len(names))`; a column without names is left out."""
-
-    names: tuple[str, ...]
-    values: np.ndarray
-    notes: tuple[str, ...] = ()
+Role = Literal["numeric", "category", "boolean", "date"]
+Unit = Literal["days since 1970", "days", "hours since midnight"]
 
 
-def encode(column: pl.Series, training: np.ndarray, max_categories: int) -> Encoded:
-    """Turn a feature column into standardised, 0/1 or one-hot numbers.
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """How one column becomes numbers.
+
+    Attributes:
+        name: its name in the table.
+        kind: its type as it was read, in polars' words.
+        role: numeric, category, boolean or date; None where it is of no use.
+        missing: the values that were missing in the table that it was fitted to.
+        fill: the number for a missing value: the median of the training part.
+        mean: what is subtracted from a number.
+        std: what a number is then divided by.
+        categories: the texts that become a number each, 0 or 1; `(missing)` may be among them.
+        unit: what a date is turned into.
+        grouped: whether its numbers are texts with commas between their thousands.
+        left_out: why it is left out; empty where it is used.
+    """
+
+    name: str
+    kind: str
+    role: Role | None = None
+    missing: int = 0
+    fill: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+    categories: tuple[str, ...] = ()
+    unit: Unit | None = None
+    grouped: bool = False
+    left_out: str = ""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return a name for each number that the column becomes."""
+        if self.left_out:
+            return ()
+        if self.role == "category":
+            return tuple(f"{self.name}={category}" for category in self.categories)
+        return (self.name,)
+
+    def numbers(self, values: pl.Series) -> pl.Series:
+        """Return the values `(n,)` as float64, null where one is missing or is no number here."""
+        if self.role == "date":
+            return _times(values, self.unit)
+        if is_text(values):
+            text = values.cast(pl.String)
+            if self.role == "boolean":
+                return booleans(text).cast(pl.Float64)
+            return grouped(text) if self.grouped else decimals(text)
+        if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+            return _nothing(values)
+        found = values.cast(pl.Float64)
+        return found.set(~found.is_in([0.0, 1.0]), None) if self.role == "boolean" else found
+
+
+def fit_column(
+    values: pl.Series, training: np.ndarray, max_categories: int, asked: Role | None = None
+) -> Column:
+    """Fit a feature column: a role by its type or as asked, and the numbers that go with it.
 
     `training` `(rows,)` marks the rows of the training part.
 
     Raises:
-        DataError: a value is infinite.
+        DataError: a value is infinite, a number's comma may mean two things, or the column
+            cannot have the role that is asked for.
     """
-    if column.name == "":
-        return _left_out(column, "it has no name")
-    if is_text(column):
-        return _encode_text(column.cast(pl.String), training, max_categories)
-    if column.dtype.is_temporal():
-        numbers, unit = from_time(column)
-        encoded = _encode_numeric(numbers, training)
-        note = f"{column.name!r} holds {column.dtype.base_type()}: turned into {unit}"
-        told = (note, *encoded.notes) if encoded.names else encoded.notes
-        return Encoded(encoded.names, encoded.values, told)
-    if column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
-        return _encode_numeric(column, training)
-    return _left_out(column, f"its type {column.dtype} is neither number, boolean, text nor date")
+    name, kind = values.name, str(values.dtype)
+    if name == "":
+        return Column(name=name, kind=kind, left_out="it has no name")
+    role = asked or infer_role(values)
+    if role is None:
+        why = f"its type {kind} is neither number, boolean, text nor date"
+        return Column(name=name, kind=kind, left_out=why)
+    if role == "category":
+        return _fit_category(values, training, max_categories, asked is not None)
+    unit = unit_of(values) if role == "date" else None
+    commas = role == "numeric" and is_text(values) and _commas(values.cast(pl.String))
+    bare = Column(name=name, kind=kind, role=role, unit=unit, grouped=commas)
+    if asked and bare.numbers(values).null_count() == len(values):
+        raise DataError(f"column {name!r} cannot be {asked}: it holds no such value")
+    return _fit_numbers(bare, values, training)
 
 
-def is_text(column: pl.Series) -> bool:
+def encode(
+    column: Column, values: pl.Series, out: np.ndarray, notes: Notices, first_row: int = 0
+) -> None:
+    """Write a column's numbers to `out` `(n, features)`, which holds zeros.
+
+    Raises:
+        DataError: a number is infinite or too far off, or no value is one for this column.
+    """
+    if column.role == "category":
+        _encode_category(column, values, out, notes)
+        return
+    found = column.numbers(values)
+    if strays := found.null_count() - values.null_count():
+        where = (found.is_null() & values.is_not_null()).arg_max() or 0
+        if strays == len(values) > 1:
+            raise DataError(
+                f"column {column.name!r} was {column.role} in training: it is {values[where]!s} in "
+                f"row {first_row + where + 1}, and so are all its values"
+            )
+        notes.strays[column.name] = strays, str(values[where])
+    numbers = floats(found, first_row)
+    gone = np.isnan(numbers)
+    if gone.any():
+        notes.filled[column.name] = int(gone.sum())
+        numbers = np.where(gone, column.fill, numbers)
+    out[:, 0] = standardised(column.name, numbers, column.mean, column.std, first_row)
+
+
+def _encode_category(column: Column, values: pl.Series, out: np.ndarray, notes: Notices) -> None:
+    text = as_text(values).fill_null(MISSING)
+    known = pl.Enum(column.categories)
+    codes = text.cast(known, strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    rows = np.flatnonzero(codes >= 0)
+    out[rows, codes[rows]] = 1
+    if len(rows) < len(codes):
+        where = int((codes < 0).argmax())
+        notes.unseen[column.name] = len(codes) - len(rows), text[where]
+
+
+def infer_role(values: pl.Series) -> Role | None:
+    """Return the role that a column's type and values suggest; None where there is none.
+
+    Raises:
+        DataError: it holds numbers with commas that may be decimal signs or not.
+    """
+    if is_text(values):
+        return "numeric" if _commas(values.cast(pl.String)) else "category"
+    if values.dtype == pl.Boolean:
+        return "boolean"
+    if values.dtype.is_temporal():
+        return "date"
+    return "numeric" if values.dtype.is_numeric() or values.dtype == pl.Null else None
+
+
+def refuse_commas(text: pl.Series, what: str, otherwise: str) -> None:
+    """Refuse a column of numbers with commas that nobody can tell the meaning of.
+
+    Raises:
+        DataError: it is one.
+    """
+    if found := comma_number(text):
+        raise DataError(
+            f"{what} {text.name!r} holds numbers with commas, such as {found!r}, that may set off "
+            f"thousands or decimals: write them with a decimal point and without commas, or "
+            f"{otherwise}"
+        )
+
+
+def _commas(text: pl.Series) -> bool:
+    """Say whether all are numbers with commas between their thousands; refuse what may be."""
+    if has_grouped(text):
+        return True
+    refuse_commas(text, "column", "--drop it or take it as --categorical")
+    return False
+
+
+def is_text(values: pl.Series) -> bool:
     """Say whether a column holds text, in any of polars' three ways."""
-    return column.dtype.base_type() in (pl.String, pl.Categorical, pl.Enum)
+    return values.dtype.base_type() in (pl.String, pl.Categorical, pl.Enum)
 
 
-def floats(column: pl.Series) -> np.ndarray:
+def as_text(values: pl.Series) -> pl.Series:
+    """Return the values as texts; whole numbers without a decimal point, whatever their type."""
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+        whole = values.cast(pl.Int64, strict=False)
+        if whole.eq_missing(values).all():
+            values = whole
+    return values.cast(pl.String)
+
+
+def floats(values: pl.Series, first_row: int = 0) -> np.ndarray:
     """Return the numbers of a column `(n,)` in float64, NaN where missing.
 
     Raises:
         DataError: a value is infinite.
     """
-    values = column.cast(pl.Float64).to_numpy()
-    infinite = np.isinf(values)
+    found = values.cast(pl.Float64).to_numpy()
+    infinite = np.isinf(found)
     if infinite.any():
         raise DataError(
-            f"column {column.name!r} is infinite in row {int(infinite.argmax()) + 1}: numbers are "
-            f"finite; correct or remove the value"
+            f"column {values.name!r} is infinite in row {first_row + int(infinite.argmax()) + 1}: "
+            f"numbers are finite; correct or remove the value"
         )
-    return values
+    return found
 
 
-def standardise(
-    name: str, values: np.ndarray, training: np.ndarray
-) -> tuple[np.ndarray, float, float]:
-    """Return `(values - mean) / std` in float32, mean and std; those of the training part.
+def mean_and_std(known: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation; the square of 1e200 does not overflow here."""
+    largest = max(abs(float(known.min())), abs(float(known.max())))
+    scale = 1.0 if largest == 0 or 1e-100 < largest < 1e100 else largest
+    scaled = known if scale == 1 else known / scale
+    return float(scaled.mean()) * scale, float(scaled.std()) * scale
 
-    The values are scaled to 1 first: the square of 1e200 would overflow.
+
+def standardised(
+    name: str, values: np.ndarray, mean: float, std: float, first_row: int = 0
+) -> np.ndarray:
+    """Return `(values - mean) / std` `(n,)` in float32.
 
     Raises:
-        DataError: a value of the validation part is too far off for float32.
+        DataError: a value is too far off for float32.
     """
-    scale = float(np.abs(values[training]).max()) or 1.0
     with np.errstate(over="ignore"):
-        scaled = values / scale
-        mean, std = float(scaled[training].mean()), float(scaled[training].std())
-        standard = ((scaled - mean) / std).astype(np.float32)
+        standard = ((values - mean) / std).astype(np.float32)
     infinite = np.isinf(standard)
     if infinite.any():
         row = int(infinite.argmax())
         raise DataError(
-            f"column {name!r} is {values[row]:g} in row {row + 1}, further from the training part "
-            f"than float32 can tell: correct the value"
+            f"column {name!r} is {values[row]:g} in row {first_row + row + 1}, further from the "
+            f"training part than float32 can tell: correct the value"
         )
-    return standard, mean * scale, std * scale
+    return standard
 
 
-def _left_out(column: pl.Series, why: str) -> Encoded:
-    nothing = np.empty((len(column), 0), np.float32)
-    return Encoded((), nothing, (f"column {column.name!r} is left out: {why}",))
-
-
-def _encode_numeric(column: pl.Series, training: np.ndarray) -> Encoded:
-    values = floats(column)
-    missing = np.isnan(values)
-    known = values[training & ~missing]
-    if known.size == 0:
-        return _left_out(column, "all its values in the training part are missing")
-    if known.min() == known.max():
-        return _left_out(column, f"it has one value only in the training part, {known[0]:g}")
-    notes = ()
-    if missing.any():
-        median = float(np.median(known))
-        values = np.where(missing, median, values)
-        notes = (
-            f"{column.name!r}: {missing.sum()} of {len(values)} values are missing, filled with "
-            f"{median:g}, the median of the training part",
-        )
-    if column.dtype != pl.Boolean:
-        values, _, _ = standardise(column.name, values, training)
-    return Encoded((column.name,), values.astype(np.float32)[:, None], notes)
-
-
-def _encode_text(column: pl.Series, training: np.ndarray, max_categories: int) -> Encoded:
-    name, filled = column.name, column.fill_null(MISSING)
-    categories = filled.filter(pl.Series(training)).unique().sort()
-    if len(categories) == 1:
-        return _left_out(column, f"it has one value only in the training part, {categories[0]!r}")
-    if len(categories) > max_categories:
-        return _left_out(
-            column,
-            f"it has {len(categories)} different texts, more than max_categories={max_categories}",
-        )
-    notes = []
-    if column.null_count():
-        notes.append(
-            f"{name!r}: {column.null_count()} of {len(column)} values are missing, a category of "
-            f"their own"
-        )
-    unseen = filled.filter(~filled.is_in(categories.implode()))
-    if len(unseen):
-        notes.append(
-            f"{name!r}: {len(unseen)} validation rows hold categories that the training part "
-            f"lacks (such as {unseen[0]!r}), all zeros there"
-        )
-    values = (filled.to_numpy()[:, None] == categories.to_numpy()).astype(np.float32)
-    return Encoded(tuple(f"{name}={category}" for category in categories), values, tuple(notes))
-
-
-def from_time(column: pl.Series) -> tuple[pl.Series, str]:
-    """Turn dates into days since 1970, durations into days, times of day into hours."""
-    kind = column.dtype.base_type()
+def unit_of(values: pl.Series) -> Unit:
+    """Return what dates and times of this type are turned into."""
+    kind = values.dtype.base_type()
     if kind == pl.Duration:
-        return column.dt.total_microseconds() / MICROSECONDS_PER_DAY, "days"
-    if kind == pl.Time:
-        return column.cast(pl.Float64) / NANOSECONDS_PER_HOUR, "hours since midnight"
-    return column.dt.timestamp("us") / MICROSECONDS_PER_DAY, "days since 1970"
+        return "days"
+    return "hours since midnight" if kind == pl.Time else "days since 1970"
+
+
+def _times(values: pl.Series, unit: str | None) -> pl.Series:
+    if is_text(values):
+        values = dates(values.cast(pl.String))
+    if not values.dtype.is_temporal() or unit_of(values) != unit:
+        return _nothing(values)
+    if unit == "days":
+        return values.dt.total_microseconds() / MICROSECONDS_PER_DAY
+    if unit == "hours since midnight":
+        return values.cast(pl.Float64) / NANOSECONDS_PER_HOUR
+    return values.dt.timestamp("us") / MICROSECONDS_PER_DAY
+
+
+def _nothing(values: pl.Series) -> pl.Series:
+    return pl.repeat(None, len(values), dtype=pl.Float64, eager=True).alias(values.name)
+
+
+def _fit_numbers(bare: Column, values: pl.Series, training: np.ndarray) -> Column:
+    found = floats(bare.numbers(values))
+    gone = np.isnan(found)
+    column = replace(bare, missing=int(gone.sum()))
+    known = found[training & ~gone if column.missing else training]
+    if known.size == 0:
+        return replace(column, left_out="all its values in the training part are missing")
+    fill = float(np.median(known, overwrite_input=True))
+    if lacking := int(training.sum()) - known.size:
+        known = np.append(known, np.full(lacking, fill))
+    mean, std = mean_and_std(known)
+    if known.min() == known.max() or not std > 0:
+        return replace(column, left_out=f"it has one value only in the training part, {fill:g}")
+    column = replace(column, fill=fill)
+    return column if column.role == "boolean" else replace(column, mean=mean, std=std)
+
+
+def _fit_category(
+    values: pl.Series, training: np.ndarray, max_categories: int, asked: bool
+) -> Column:
+    text = as_text(values)
+    found = text.filter(pl.Series(training)).fill_null(MISSING).unique().sort()
+    column = Column(
+        name=values.name, kind=str(values.dtype), role="category", missing=text.null_count()
+    )
+    if len(found) == 1:
+        only = f"it has one value only in the training part, {found[0]!r}"
+        return replace(column, left_out=only)
+    if len(found) > max_categories:
+        many = f"it has {len(found)} different texts, more than max_categories={max_categories}"
+        if asked:
+            raise DataError(f"column {values.name!r} is no category: {many}; raise that bound")
+        return replace(column, left_out=many)
+    return replace(column, categories=tuple(found.to_list()))

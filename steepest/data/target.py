@@ -6,47 +6,97 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from steepest.data.columns import floats, is_text, standardise
+from steepest.data.columns import floats, is_text, mean_and_std, refuse_commas, standardised
+from steepest.data.typed import decimals, grouped, has_grouped
 from steepest.errors import DataError
 
 Task = Literal["regression", "classification"]
 MOST_INFERRED_CLASSES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
-    """The target: float32 `(rows, 1)` in regression, int64 class indices `(rows,)` otherwise."""
+    """What is predicted.
 
+    Attributes:
+        name: the target's column.
+        kind: its type as it was read, in polars' words.
+        task: regression or classification.
+        classes: the classes in order; empty in regression.
+        mean: the mean of the training part in regression.
+        std: its standard deviation in regression, the unit that a model predicts in.
+        grouped: whether its numbers are texts with commas between their thousands.
+    """
+
+    name: str
+    kind: str
     task: Task
-    values: np.ndarray
     classes: tuple[str | bool | int, ...] = ()
     mean: float = 0.0
     std: float = 1.0
-    notes: tuple[str, ...] = ()
+    grouped: bool = False
+
+    def encode(self, column: pl.Series, first_row: int = 0) -> np.ndarray:
+        """Return float32 `(n, 1)` in regression, int64 class indices `(n,)` in classification.
+
+        Raises:
+            DataError: a value is missing, infinite, or none of the classes.
+        """
+        numbers = _checked(column, first_row)
+        if self.task == "regression":
+            numbers = _as_numbers(column, numbers, self.grouped, first_row)
+            return standardised(self.name, numbers, self.mean, self.std, first_row)[:, None]
+        return self._indices(column, first_row)
+
+    def _indices(self, column: pl.Series, first_row: int) -> np.ndarray:
+        if isinstance(self.classes[0], str):
+            known = pl.Series(self.classes, dtype=pl.String)
+            column = column.cast(pl.String)
+        else:
+            known = pl.Series([float(c) for c in self.classes])
+            column = decimals(column) if is_text(column) else column.cast(pl.Float64)
+        places = pl.int_range(len(known), dtype=pl.Int64, eager=True)
+        found = column.replace_strict(known, places, default=None, return_dtype=pl.Int64)
+        if found.null_count():
+            row = found.is_null().arg_max() or 0
+            shown = ", ".join(map(str, self.classes[:10])) + ("" if len(known) <= 10 else ", ...")
+            raise DataError(
+                f"target {self.name!r} is {column[row]} in row {first_row + row + 1}: its classes "
+                f"are {shown}"
+            )
+        return found.to_numpy(writable=True)
 
 
-def encode_target(column: pl.Series, training: np.ndarray, task: Task | None) -> Target:
-    """Turn the target column into standardised numbers or class indices.
+def fit_target(
+    column: pl.Series, training: np.ndarray, task: Task | None
+) -> tuple[Target, tuple[str, ...]]:
+    """Fit the target; return it with sentences on what was taken for granted.
 
     Without `task`: text, booleans and whole numbers that look like classes mean classification,
     other numbers regression. Whole numbers look like classes if there are two different ones, or
-    3 to 10 that count up from 0 or 1.
+    3 to 10 that count up from 0 or 1. `training` `(rows,)` marks the rows of the training part.
 
     Raises:
         DataError: a value is missing or infinite, the type does not suit the task, all values
             are equal, or a class has no row in the training part.
     """
-    numbers = _checked(column)
+    numbers, commas = _checked(column), False
     notes: tuple[str, ...] = ()
+    if numbers is None and is_text(column) and task != "classification":
+        text = column.cast(pl.String)
+        if commas := has_grouped(text):
+            numbers = floats(grouped(text))
+        else:
+            refuse_commas(text, "target", "give task='classification' to take them as classes")
     if task is None:
         task, note = _infer_task(column, numbers)
         notes = (f"target {column.name!r} holds {note}",)
     if task == "regression":
-        return _regression(column, numbers, training, notes)
-    return _classification(column, numbers, training, notes)
+        return _fit_regression(column, numbers, training, commas), notes
+    return _fit_classes(column, numbers, training), notes
 
 
-def _checked(column: pl.Series) -> np.ndarray | None:
+def _checked(column: pl.Series, first_row: int = 0) -> np.ndarray | None:
     """Return the numbers of the target, None for text and booleans, and refuse what is missing."""
     numeric = column.dtype.is_numeric()
     if not (numeric or is_text(column) or column.dtype in (pl.Boolean, pl.Null)):
@@ -54,12 +104,13 @@ def _checked(column: pl.Series) -> np.ndarray | None:
             f"target {column.name!r} is of type {column.dtype}: a target holds numbers, text or "
             f"booleans"
         )
-    numbers = floats(column) if numeric else None
+    numbers = floats(column, first_row) if numeric else None
     missing = column.is_null().to_numpy() if numbers is None else np.isnan(numbers)
     if missing.any():
         raise DataError(
             f"target {column.name!r} is missing in {missing.sum()} rows, first in row "
-            f"{int(missing.argmax()) + 1}: a target has a value in every row; remove those rows"
+            f"{first_row + int(missing.argmax()) + 1}: a target has a value in every row; remove "
+            f"those rows"
         )
     return numbers
 
@@ -88,8 +139,8 @@ def _whole(numbers: np.ndarray) -> np.ndarray:
 def _refuse_almost_numbers(column: pl.Series) -> None:
     """Refuse numbers with a few stray texts, which would make hundreds of classes."""
     text = column.cast(pl.String)
-    stray = text.cast(pl.Float64, strict=False).is_null()
-    if 2 * stray.sum() < len(column):
+    stray = decimals(text).is_null()
+    if 0 < 2 * stray.sum() < len(column):
         row = stray.arg_max() or 0
         raise DataError(
             f"target {column.name!r} holds numbers, except {text[row]!r} in row {row + 1}: correct "
@@ -97,47 +148,62 @@ def _refuse_almost_numbers(column: pl.Series) -> None:
         )
 
 
-def _regression(
-    column: pl.Series, numbers: np.ndarray | None, training: np.ndarray, notes: tuple[str, ...]
-) -> Target:
-    if numbers is None:
+def _as_numbers(
+    column: pl.Series, numbers: np.ndarray | None, commas: bool, first_row: int = 0
+) -> np.ndarray:
+    """Return a regression's target, of which every value is a number."""
+    if numbers is not None:
+        return numbers
+    found = pl.Series([None]).extend_constant(None, len(column) - 1)
+    if is_text(column):
+        text = column.cast(pl.String)
+        found = grouped(text) if commas else decimals(text)
+    if found.null_count():
+        row = found.is_null().arg_max() or 0
         raise DataError(
-            f"target {column.name!r} holds {str(column[0])!r} in row 1: regression predicts "
-            f"numbers; give task='classification' or another target"
+            f"target {column.name!r} holds {str(column[row])!r} in row {first_row + row + 1}: "
+            f"regression predicts numbers; give task='classification' or another target"
         )
-    known = numbers[training]
-    if known.min() == known.max():
+    return floats(found, first_row)
+
+
+def _fit_regression(
+    column: pl.Series, numbers: np.ndarray | None, training: np.ndarray, commas: bool
+) -> Target:
+    known = _as_numbers(column, numbers, commas)[training]
+    mean, std = mean_and_std(known)
+    if known.min() == known.max() or not std > 0:
         raise DataError(
             f"target {column.name!r} is {known[0]:g} in every training row: regression needs "
             f"values that differ"
         )
-    standard, mean, std = standardise(column.name, numbers, training)
-    return Target("regression", standard[:, None], (), mean, std, notes)
+    kind = str(column.dtype)
+    return Target(
+        name=column.name, kind=kind, task="regression", mean=mean, std=std, grouped=commas
+    )
 
 
-def _classification(
-    column: pl.Series, numbers: np.ndarray | None, training: np.ndarray, notes: tuple[str, ...]
-) -> Target:
-    if numbers is None:
-        values = column.to_numpy() if column.dtype == pl.Boolean else column.cast(pl.String)
-        classes, indices = np.unique(np.asarray(values), return_inverse=True)
-    else:
+def _fit_classes(column: pl.Series, numbers: np.ndarray | None, training: np.ndarray) -> Target:
+    if numbers is not None:
         _refuse_fractions(column, numbers)
-        classes, indices = np.unique(numbers, return_inverse=True)
-        classes = classes.astype(np.int64)
+        values = pl.Series(numbers).cast(pl.Int64)
+    else:
+        values = column if column.dtype == pl.Boolean else column.cast(pl.String)
+    classes = values.unique().sort()
     if len(classes) < 2:
         raise DataError(
             f"target {column.name!r} has one class, {classes[0]}: classification needs at least two"
         )
-    rows = np.bincount(indices[training], minlength=len(classes))
-    if rows.min() == 0:
+    trained = values.filter(pl.Series(training)).unique()
+    if len(trained) < len(classes):
+        unseen = classes.filter(~classes.is_in(trained.implode()))
         raise DataError(
-            f"class {classes[rows.argmin()]} of target {column.name!r} has no row in the training "
-            f"part ({len(classes)} classes, {training.sum()} training rows): use more rows, a "
-            f"smaller validation part or another seed"
+            f"class {unseen[0]} of target {column.name!r} has no row in the training part "
+            f"({len(classes)} classes, {training.sum()} training rows): use more rows, a smaller "
+            f"validation part or another seed"
         )
-    labels = tuple(classes.tolist())
-    return Target("classification", indices.astype(np.int64), labels, notes=notes)
+    labels = tuple(classes.to_list())
+    return Target(name=column.name, kind=str(column.dtype), task="classification", classes=labels)
 
 
 def _refuse_fractions(column: pl.Series, numbers: np.ndarray) -> None:

@@ -8,15 +8,26 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steepest.data.columns import encode, from_time, standardise
+from steepest.data.columns import Column, encode, fit_column, mean_and_std, standardised, unit_of
+from steepest.data.notices import Notices
 from steepest.errors import DataError
 
 # Three rows for training, two for validation.
 TRAINING = np.array([True, True, False, True, False])
 
 
-def encoded(values, dtype=None, max_categories=50):
-    return encode(pl.Series("c", values, dtype=dtype, strict=False), TRAINING, max_categories)
+def fitted(values, dtype=None, max_categories=50, asked=None):
+    series = pl.Series("c", values, dtype=dtype, strict=False)
+    return series, fit_column(series, TRAINING, max_categories, asked)
+
+
+def encoded(values, dtype=None, **options):
+    """Return the column's numbers (5, features), and the notices."""
+    series, column = fitted(values, dtype, **options)
+    out, notices = np.zeros((5, len(column.features)), np.float32), Notices()
+    if column.features:
+        encode(column, series, out, notices)
+    return out, notices
 
 
 @pytest.mark.parametrize(
@@ -38,16 +49,14 @@ def encoded(values, dtype=None, max_categories=50):
     ],
 )
 def test_numbers_by_hand(values, expected):
-    column = encoded(values)
-    assert column.names == ("c",)
-    assert column.values.dtype == np.float32
-    np.testing.assert_allclose(column.values[:, 0], expected, rtol=1e-6, atol=1e-7)
+    numbers, _ = encoded(values)
+    np.testing.assert_allclose(numbers[:, 0], expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [pl.Int8, pl.UInt64, pl.Float32, pl.Decimal(10, 2)])
 def test_every_type_of_number_is_one(dtype):
     np.testing.assert_array_equal(
-        encoded([1, 2, 5, 3, 4], dtype).values, encoded([1, 2, 5, 3, 4], pl.Float64).values
+        encoded([1, 2, 5, 3, 4], dtype)[0], encoded([1, 2, 5, 3, 4], pl.Float64)[0]
     )
 
 
@@ -56,7 +65,9 @@ def test_standardised_columns_have_mean_0_and_deviation_1(values):
     array = np.array(values)
     # Where the values differ in their last digits only, float64 itself has lost the answer.
     assume(np.ptp(array) > 1e-6 * np.abs(array).max())
-    got, mean, std = standardise("c", array, np.ones(len(array), bool))
+    mean, std = mean_and_std(array)
+    got = standardised("c", array, mean, std)
+    assert got.dtype == np.float32
     got = got.astype(np.float64)
     assert abs(got.mean()) < 1e-6
     assert abs(got.std() - 1) < 1e-6
@@ -65,27 +76,29 @@ def test_standardised_columns_have_mean_0_and_deviation_1(values):
 
 @pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["a", "b", "z"])])
 def test_text_becomes_one_hot_in_the_categories_of_the_training_part(dtype):
-    column = encoded(["b", "a", "b", "b", "z"], dtype)
-    assert column.names == ("c=a", "c=b")
-    assert column.values.tolist() == [[0, 1], [1, 0], [0, 1], [0, 1], [0, 0]]
-    assert len(column.notes) == 1
-    assert (
-        "1 validation rows hold categories that the training part lacks (such as 'z')"
-        in (column.notes[0])
-    )
+    values = ["b", "a", "b", "b", "z"]
+    numbers, notices = encoded(values, dtype)
+    assert fitted(values, dtype)[1].features == ("c=a", "c=b")
+    assert numbers.tolist() == [[0, 1], [1, 0], [0, 1], [0, 1], [0, 0]]
+    assert notices.sentences("validation rows") == [
+        "'c': 1 validation rows hold categories that the training part lacks (such as 'z'), all "
+        "zeros there"
+    ]
 
 
 def test_missing_text_is_a_category_of_its_own():
-    column = encoded(["a", None, "a", "a", None])
-    assert column.names == ("c=(missing)", "c=a")
-    assert column.values.tolist() == [[0, 1], [1, 0], [0, 1], [0, 1], [1, 0]]
-    assert column.notes == ("'c': 2 of 5 values are missing, a category of their own",)
+    numbers, notices = encoded(["a", None, "a", "a", None])
+    _, column = fitted(["a", None, "a", "a", None])
+    assert column.features == ("c=(missing)", "c=a")
+    assert column.missing == 2
+    assert numbers.tolist() == [[0, 1], [1, 0], [0, 1], [0, 1], [1, 0]]
+    assert notices == Notices()
 
 
-def test_filled_numbers_are_told():
-    assert encoded([1, None, None, 8, 2]).notes == (
-        "'c': 2 of 5 values are missing, filled with 4.5, the median of the training part",
-    )
+def test_filled_numbers_are_counted():
+    values = [1, None, None, 8, 2]
+    assert encoded(values)[1].filled == {"c": 2}
+    assert fitted(values)[1].fill == 4.5
 
 
 @pytest.mark.parametrize(
@@ -103,18 +116,14 @@ def test_filled_numbers_are_told():
     ],
 )
 def test_dates_and_times_become_numbers(value, expected, unit):
-    numbers, told = from_time(pl.Series("c", [value, None]))
-    assert numbers.to_list() == [expected, None]
-    assert told == unit
-
-
-def test_the_unit_of_a_date_is_told():
-    (note,) = encoded([dt.date(2024, 2, day) for day in range(1, 6)]).notes
-    assert note == "'c' holds Date: turned into days since 1970"
+    column = Column(name="c", kind="", role="date", unit=unit)
+    assert column.numbers(pl.Series("c", [value, None])).to_list() == [expected, None]
+    assert unit_of(pl.Series([value])) == unit
 
 
 def test_as_many_categories_as_allowed_are_kept():
-    assert encoded(["a", "b", "c", "c", "a"], max_categories=3).names == ("c=a", "c=b", "c=c")
+    _, column = fitted(["a", "b", "c", "c", "a"], max_categories=3)
+    assert column.features == ("c=a", "c=b", "c=c")
 
 
 @pytest.mark.parametrize(
@@ -134,17 +143,108 @@ def test_as_many_categories_as_allowed_are_kept():
     ],
 )
 def test_columns_of_no_use_are_left_out_and_it_is_told(values, why):
-    column = encoded(values, max_categories=2)
-    assert column.names == ()
-    assert column.values.shape == (5, 0)
-    (note,) = column.notes
-    assert note.startswith(f"column 'c' is left out: {why}")
+    _, column = fitted(values, max_categories=2)
+    assert column.features == ()
+    assert column.left_out.startswith(why)
 
 
 def test_a_column_without_a_name_is_left_out():
     """pandas writes the row number so: in a sorted table it would give the answer away."""
-    column = encode(pl.Series("", range(5)), TRAINING, 50)
-    assert column.notes == ("column '' is left out: it has no name",)
+    column = fit_column(pl.Series("", range(5)), TRAINING, 50)
+    assert column.left_out == "it has no name"
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "role", "expected"),
+    [
+        ([1, 2, 2, 1, 3], "category", "category", [[1, 0], [0, 1], [0, 1], [1, 0], [0, 0]]),
+        ([1.0, None, 2.0, 2.0, 1.0], "category", "category", None),
+        ([True, False, True, True, None], "numeric", "numeric", None),
+        (["1", "2", "x", "3", None], "numeric", "numeric", None),
+        (["1,234.5", "12", "1", "2", None], None, "numeric", None),
+        (["3,5", "2", "1", "2", None], "category", "category", None),
+    ],
+)
+def test_roles_may_be_asked_for(values, asked, role, expected):
+    _, column = fitted(values, asked=asked)
+    assert column.role == role
+    assert not column.left_out
+    if expected:
+        assert encoded(values, asked=asked)[0].tolist() == expected
+
+
+def test_whole_numbers_are_the_same_categories_whatever_their_type():
+    _, column = fitted([1.0, None, 2.0, 2.0, 1.0], asked="category")
+    assert column.categories == ("(missing)", "1", "2")
+    for same in (pl.Series("c", [1, 2]), pl.Series("c", ["1", "2"]), pl.Series("c", [1.0, 2.0])):
+        out = np.zeros((2, 3), np.float32)
+        encode(column, same, out, Notices())
+        assert out.tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_what_is_no_number_counts_as_missing_and_is_told():
+    numbers, notices = encoded(["1", "2", "x", "3", None], asked="numeric")
+    np.testing.assert_allclose(numbers[:, 0], [-np.sqrt(1.5), 0, 0, np.sqrt(1.5), 0], atol=1e-7)
+    assert notices.sentences() == [
+        "'c': 1 rows hold no value that the model knows (such as 'x'), taken as missing"
+    ]
+
+
+def test_commas_between_thousands_are_read():
+    _, column = fitted(["1,234.5", "12", "1", "2", None])
+    assert column.numbers(pl.Series(["1,234.5", "-1,234,567", "5"])).to_list() == [
+        1234.5,
+        -1234567.0,
+        5.0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "sentence"),
+    [
+        (["1.234,5", "2", "3", "4", "5"], None, r"commas, such as '1.234,5', that may set off"),
+        (["1,234", "2", "3", "4", "5"], None, "commas, such as '1,234', that may set off"),
+        (["3,5", "2", "3", "4", "5"], "numeric", "commas, such as '3,5', that may set off"),
+        (["a", "b", "c", "d", "e"], "category", "is no category: it has 3 different texts"),
+        (["a", "b", "c", "d", "e"], "numeric", "cannot be numeric: it holds no such value"),
+        ([dt.date(2024, 2, d) for d in range(1, 6)], "numeric", "cannot be numeric"),
+    ],
+)
+def test_a_role_that_a_column_cannot_have_is_refused(values, asked, sentence):
+    with pytest.raises(DataError, match=sentence) as caught:
+        fitted(values, max_categories=2, asked=asked)
+    assert "'c'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "new", "expected"),
+    [
+        ([1, 3, 2, 5, 4], ["3", "x"], [0, 0]),
+        ([1, 3, 2, 5, 4], [True, None], [-np.sqrt(1.5), 0]),
+        ([1.5, 4.5, 2, 7.5, 4], [None, 9.0], [0, 1.5 * np.sqrt(1.5)]),
+        ([True, False, True, True, False], [0, 1], [0, 1]),
+        ([True, False, True, True, False], ["TRUE", "no"], [1, 1]),
+        ([True, False, True, True, False], [0.5, 0.0], [1, 0]),
+        ([dt.date(1970, 1, d) for d in (1, 2, 9, 3, 9)], ["1970-01-02", "x"], [0, 0]),
+        (
+            [dt.date(1970, 1, d) for d in (1, 2, 9, 3, 9)],
+            [dt.datetime(1970, 1, 3), None],
+            [np.sqrt(1.5), 0],
+        ),
+        ([1, 3, 2, 5, 4], [None, None], [0, 0]),
+    ],
+)
+def test_new_values_of_other_types_are_encoded_as_those_of_the_fit(values, new, expected):
+    _, column = fitted(values)
+    out = np.zeros((2, 1), np.float32)
+    encode(column, pl.Series("c", new, strict=False), out, Notices())
+    np.testing.assert_allclose(out[:, 0], expected, atol=1e-6)
+
+
+def test_a_column_of_another_kind_is_refused():
+    _, column = fitted([1, 3, 2, 5, 4])
+    with pytest.raises(DataError, match="'c' was numeric in training: it is x in row 8, and so"):
+        encode(column, pl.Series("c", ["x", "y"]), np.zeros((2, 1)), Notices(), first_row=7)
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf")])
@@ -164,7 +264,7 @@ def test_a_value_beyond_float32_is_refused_with_its_row(value):
 VALUES = {
     pl.Float64: st.integers(-(10**6), 10**6).map(lambda n: n / 8),
     pl.Int64: st.integers(-(2**60), 2**60),
-    pl.String: st.text(max_size=2),
+    pl.String: st.text(max_size=2).filter(lambda text: "," not in text),
     pl.Boolean: st.booleans(),
     pl.Date: st.dates(),
 }
@@ -176,6 +276,5 @@ def test_the_validation_part_never_moves_the_training_part(data, dtype):
     columns = st.lists(st.none() | VALUES[dtype], min_size=5, max_size=5)
     values, others = data.draw(columns), data.draw(columns)
     mixed = [v if t else o for v, o, t in zip(values, others, TRAINING, strict=True)]
-    one, two = encoded(values, dtype), encoded(mixed, dtype)
-    assert one.names == two.names
-    np.testing.assert_array_equal(one.values[TRAINING], two.values[TRAINING])
+    one, two = encoded(values, dtype)[0], encoded(mixed, dtype)[0]
+    np.testing.assert_array_equal(one[TRAINING], two[TRAINING])

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -65,11 +66,15 @@ def test_the_parts_of_a_table_by_hand(tmp_path):
     ]:
         assert got.dtype == torch.float32
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-    assert table.feature_names == ("a", "city=Oslo", "city=Rome")
-    assert table.target_mean == pytest.approx(y[training].mean())
-    assert table.target_std == pytest.approx(y[training].std())
-    assert (table.target, table.task, table.classes) == ("y", "regression", ())
-    assert table.notes == ("target 'y' holds numbers: taken as regression",)
+    assert table.transform.features == ("a", "city=Oslo", "city=Rome")
+    assert table.target.mean == pytest.approx(y[training].mean())
+    assert table.target.std == pytest.approx(y[training].std())
+    assert (table.target.name, table.target.task, table.target.classes) == ("y", "regression", ())
+    plain = np.abs(y[~training] - y[training].mean()).mean()
+    assert table.notes == (
+        "target 'y' holds numbers: taken as regression",
+        f"always the mean, {table.target.mean:.4g}, would be wrong by {plain:.4g} in validation",
+    )
 
 
 def test_the_same_table_from_every_kind_of_file(tmp_path):
@@ -78,12 +83,15 @@ def test_the_same_table_from_every_kind_of_file(tmp_path):
     frame.write_csv(tmp_path / "t.csv")
     frame.write_csv(tmp_path / "t.tsv", separator="\t")
     frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_ipc(tmp_path / "t.arrow")
+    frame.write_ndjson(tmp_path / "t.jsonl")
     np.savez(tmp_path / "t.npz", **{c.name: np.array(c.to_list()) for c in frame})
-    one, *others = [load_table(path, target="y") for path in sorted(tmp_path.iterdir())]
-    assert len(others) == 3
+    sources = [*sorted(tmp_path.iterdir()), frame, pd.DataFrame(frame.to_dict(as_series=False))]
+    one, *others = [load_table(source, target="y") for source in sources]
+    assert len(others) == 7
     for other in others:
         assert other.notes == one.notes
-        assert other.feature_names == one.feature_names
+        assert other.transform.features == one.transform.features
         assert torch.equal(other.train_x, one.train_x)
         assert torch.equal(other.validation_y, one.validation_y)
 
@@ -98,12 +106,12 @@ def test_notes_say_what_was_done(tmp_path):
         y=[0, 1] * 20,
     )
     table = load_table(path, target="y", max_categories=5)
-    assert table.feature_names == ("a",)
+    assert table.transform.features == ("a",)
     told = "\n".join(table.notes)
     assert "'y' holds 2 different whole numbers, 0 to 1: taken as classification" in told
-    assert "'a': 1 of 40 values are missing, filled with" in told
     assert "column 'same' is left out: it has one value only in the training part, 1" in told
     assert "column 'name' is left out: it has 32 different texts, more than max_categ" in told
+    assert "would be right in " in told
     assert len(table.notes) == 4
 
 
@@ -145,9 +153,9 @@ def test_importing_the_floor_does_not_import_polars():
 def test_the_diabetes_example():
     table = load_table(EXAMPLES / "diabetes.csv", target="progression")
     assert (len(table.train_x), len(table.validation_x)) == (354, 88)
-    assert table.task == "regression"
-    assert table.feature_names == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
-    assert table.notes == ("target 'progression' holds numbers: taken as regression",)
+    assert table.target.task == "regression"
+    assert table.transform.features == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    assert table.notes[0] == "target 'progression' holds numbers: taken as regression"
     solution = torch.linalg.lstsq(table.train_x, table.train_y).solution
     rest = table.validation_x @ solution - table.validation_y
     assert rest.square().mean() < 0.6  # a linear model explains about half of the variance
@@ -156,7 +164,7 @@ def test_the_diabetes_example():
 def test_the_iris_example():
     table = load_table(EXAMPLES / "iris.csv", target="species")
     assert (len(table.train_x), len(table.validation_x)) == (120, 30)
-    assert table.classes == ("setosa", "versicolor", "virginica")
+    assert table.target.classes == ("setosa", "versicolor", "virginica")
     centres = torch.stack([table.train_x[table.train_y == k].mean(0) for k in range(3)])
     nearest = torch.cdist(table.validation_x, centres).argmin(1)
     assert (nearest == table.validation_y).float().mean() > 0.75

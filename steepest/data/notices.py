@@ -1,0 +1,52 @@
+"""What a reader of encoded data should know."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Notices:
+    """What a reader of encoded data should know; notices of several chunks add up."""
+
+    filled: dict[str, int] = field(default_factory=dict)
+    strays: dict[str, tuple[int, str]] = field(default_factory=dict)
+    unseen: dict[str, tuple[int, str]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def __iadd__(self, other: "Notices") -> "Notices":
+        """Add the notices of another chunk of the same table."""
+        for name, count in other.filled.items():
+            self.filled[name] = self.filled.get(name, 0) + count
+        for mine, theirs in ((self.strays, other.strays), (self.unseen, other.unseen)):
+            for name, (count, example) in theirs.items():
+                before, first = mine.get(name, (0, example))
+                mine[name] = before + count, first
+        self.absent, self.extra = other.absent, other.extra
+        return self
+
+    def sentences(self, rows: str = "rows") -> list[str]:
+        """Return a sentence for each thing to know; missing values that were filled are none."""
+        told = [
+            f"column {name!r} is missing: its fill value stands in every row"
+            for name in self.absent
+        ]
+        told += [
+            f"{name!r}: {count} {rows} hold no value that the model knows (such as {example!r}), "
+            f"taken as missing"
+            for name, (count, example) in self.strays.items()
+        ]
+        told += [
+            f"{name!r}: {count} {rows} hold categories that the training part lacks (such as "
+            f"{example!r}), all zeros there"
+            for name, (count, example) in self.unseen.items()
+        ]
+        if self.extra:
+            told.append(f"not used: {listed(self.extra)}")
+        return told
+
+
+def listed(names: Collection[str], most: int = 10) -> str:
+    """Return names for a sentence, the first of many."""
+    shown = ", ".join(repr(name) for name in list(names)[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
