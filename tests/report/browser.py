@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ OPTIONS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
+START = """import os, sys
+there, back = map(int, sys.argv[1:3])
+os.dup2(there, 100, False)
+os.dup2(back, 101, False)
+os.dup2(100, 3)
+os.dup2(101, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium hears on descriptor 3 and answers on 4."""
 
 
 class Browser:
@@ -36,16 +46,9 @@ class Browser:
         assert CHROMIUM is not None
         there, self._told = os.pipe()
         self._heard, back = os.pipe()
+        start = [sys.executable, "-ISc", START, str(there), str(back)]
         self._process = subprocess.Popen(
-            [
-                "/bin/sh",
-                "-c",
-                f'exec "$@" 3<&{there} 4>&{back}',
-                "sh",
-                CHROMIUM,
-                *OPTIONS,
-                f"--user-data-dir={profile}",
-            ],
+            [*start, CHROMIUM, *OPTIONS, f"--user-data-dir={profile}"],
             pass_fds=(there, back),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -119,10 +119,10 @@ def test_the_table_has_the_columns_asked_for(runs, capsys):
 
 def test_a_terminal_gets_as_many_options_as_fit(runs, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "118")
+    monkeypatch.setenv("COLUMNS", "124")
     assert main(["runs"]) == 0
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
-    assert max(map(len, lines[:-1])) <= 118
+    assert max(map(len, lines[:-1])) <= 124
     assert lines[1].split()[-1] == "optimizer"
     assert lines[-1].startswith("They differ in lr as well")
 
