@@ -1,4 +1,4 @@
-"""A picture of how the losses of a run went down.
+"""A picture of how the losses of a run went down, and what pictures of losses look like.
 
 It stays beside the loop, not on the floor of reports, because every run leaves one in its folder
 and it needs nothing but the rows of the metrics.
@@ -25,23 +25,30 @@ def draw_losses(path: Path | str, rows: Iterable[Row], title: str) -> None:
     Raises:
         CheckpointError: the picture cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = list(rows)
     epochs = [row for row in rows if row.get("kind") == "epoch"]
     steps = _line([row for row in rows if row.get("kind") == "step"], "loss")
     train, validation = _middles(_line(epochs, "loss")), _line(epochs, "validation_loss")
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_picture()
     if len(steps[0]) > 2 * len(epochs):  # else they tell nothing that the means do not
         axes.plot(*steps, color=TRAIN, alpha=0.35, linewidth=1, label="train")
     _plot(axes, train, TRAIN, "train, mean of an epoch")
     _plot(axes, validation, VALIDATION, "validation")
-    _scale(axes, steps[1] + train[1] + validation[1])
-    _dress(axes, title, epochs)
+    scale(axes, steps[1] + train[1] + validation[1])
+    axes.set_xlabel("updates")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    dress(axes, title, _outcome(epochs))
     write_whole(Path(path), lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def new_picture() -> tuple[Any, Any]:
+    """Return a figure of 1200 x 720 pixels and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
 
 
 def _line(rows: list[Row], key: str) -> Line:
@@ -67,7 +74,7 @@ def _plot(axes: Any, line: Line, color: str, label: str) -> None:
         axes.plot(*line, color=color, linewidth=2, marker=marker, markersize=4, label=label)
 
 
-def _scale(axes: Any, losses: list[float]) -> None:
+def scale(axes: Any, losses: list[float]) -> None:
     """Take a log scale where the losses are far apart, with ticks enough to read it."""
     if not losses or min(losses) <= 0 or max(losses) / min(losses) <= LOG_RATIO:
         return
@@ -80,13 +87,15 @@ def _scale(axes: Any, losses: list[float]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _dress(axes: Any, title: str, epochs: list[Row]) -> None:
+def dress(axes: Any, title: str, outcome: str, legend: str = "upper right") -> None:
+    """Give losses their title, what came of them at its right, a faint grid and a legend."""
     axes.set_title(
         title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=12, parse_math=False
     )
-    axes.set_xlabel("updates", color=FAINT)
-    axes.set_ylabel("loss", color=FAINT)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_title(outcome, loc="right", fontsize=9, color=FAINT)
+    axes.set_ylabel("loss")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(FAINT)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=FAINT, length=0, which="both")
@@ -95,14 +104,16 @@ def _dress(axes: Any, title: str, epochs: list[Row]) -> None:
     axes.spines["bottom"].set_color(GRID)
     axes.margins(x=0.02)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper right")
-    if epochs:
-        last = epochs[-1]
-        name = "validation loss" if "validation_loss" in last else "loss"
-        value = last[name.replace(" ", "_")]
-        if value is not None:
-            text = f"{name} {value:.4g} after {_epochs(last)}"
-            axes.set_title(text, loc="right", fontsize=9, color=FAINT)
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc=legend)
+
+
+def _outcome(epochs: list[Row]) -> str:
+    if not epochs:
+        return ""
+    last = epochs[-1]
+    name = "validation loss" if "validation_loss" in last else "loss"
+    value = last[name.replace(" ", "_")]
+    return "" if value is None else f"{name} {value:.4g} after {_epochs(last)}"
 
 
 def _epochs(row: Row) -> str:
