@@ -1,6 +1,7 @@
 """A file, a folder of them, or a frame -> polars frames with typed columns."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from steepest.data.delimited import read_delimited
 from steepest.data.typed import converted, dates, typed
 from steepest.errors import DataError, nearest
 
+SLICED = 128 * 2**20  # bytes of a file of which polars' reading ahead takes too much memory
+JSON = "file of JSON lines"
 CHUNK_CELLS = 2**21  # values in a frame of `chunks`, 16 MiB as float64
 
 Source = Any
@@ -151,7 +154,7 @@ def _scanned(
             rows = max(1, CHUNK_CELLS // max(1, width))
             empty = table.head(0).collect()
             none = True
-            for frame in table.collect_batches(chunk_size=rows, maintain_order=True):
+            for frame in _pieces(table, rows, sliced=kind != JSON and _size(path) > SLICED):
                 none = False
                 yield frame
             if none:
@@ -161,6 +164,26 @@ def _scanned(
             raise DataError(f"{path} is damaged or no {kind}: {reason}") from error
 
     return read
+
+
+def _pieces(table: pl.LazyFrame, rows: int, *, sliced: bool) -> Iterator[pl.DataFrame]:
+    """Hand out a table's rows in frames; `sliced`, slower and in memory that is bounded.
+
+    By itself polars reads ahead, some row groups for each processor.
+    """
+    if not sliced:
+        yield from table.collect_batches(chunk_size=rows, maintain_order=True)
+        return
+    for low in count(0, rows):
+        frame = table.slice(low, rows).collect(engine="streaming")
+        if frame.height:
+            yield frame
+        if frame.height < rows:
+            return
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in (_parquet_files(path) if path.is_dir() else [path]))
 
 
 def _scan_parquet(path: Path) -> pl.LazyFrame:
@@ -181,7 +204,7 @@ READERS: dict[str, Reader] = {
     ".tsv": read_delimited,
     ".parquet": _scanned(_scan_parquet, "Parquet file"),
     **dict.fromkeys((".arrow", ".feather", ".ipc"), _scanned(pl.scan_ipc, "Arrow file")),
-    **dict.fromkeys((".jsonl", ".ndjson"), _scanned(_scan_json, "file of JSON lines")),
+    **dict.fromkeys((".jsonl", ".ndjson"), _scanned(_scan_json, JSON)),
     ".npz": _read_arrays,
     ".npy": _read_arrays,
 }
