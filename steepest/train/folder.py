@@ -10,7 +10,7 @@ from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train.checkpoint import save_weights, write_whole
 from steepest.train.checkpoints import Checkpoints, locked
 from steepest.train.loggers import open_loggers
-from steepest.train.metrics import MetricsFile, read_metrics
+from steepest.train.metrics import MetricsFile, finite, read_metrics
 from steepest.train.run import Row, Run
 
 CHECKPOINTS = "checkpoints"
@@ -119,8 +119,9 @@ class RunFolder:
             self._best = weights
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a file of the folder as JSON."""
-        self.write_text(name, json.dumps(dict(value), indent=2, default=str) + "\n")
+        """Write a file of the folder as JSON; numbers that are not finite become null."""
+        text = json.dumps(finite(value), indent=2, default=str, allow_nan=False)
+        self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder."""

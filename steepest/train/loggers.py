@@ -98,18 +98,15 @@ LOGGERS: dict[str, Callable[[str, Path, int, Row], Logger]] = {
 
 
 def open_loggers(
-    names: tuple[str, ...], run: str, folder: Path | None, step: int, options: Row
+    names: tuple[str, ...], run: str, folder: Path, step: int, options: Row
 ) -> list[Logger]:
     """Return the loggers of these names for a run that is at a step.
 
     Raises:
-        RecipeError: there is no folder, or a package is not installed.
+        RecipeError: a package is not installed.
     """
-    if names and folder is None:
-        raise RecipeError(f"log_to={', '.join(names)} needs a folder: give the run one")
     found = []
     for name in names:
-        assert folder is not None
         try:
             found.append(LOGGERS[name](run, folder, step, options))
         except ImportError as error:

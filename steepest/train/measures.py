@@ -1,5 +1,6 @@
 """What is measured on validation batches: means over batches, and metrics of torchmetrics."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -64,17 +65,20 @@ def metrics_for(
 def _regression(scale: float) -> dict[str, OverAll]:
     from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
 
-    def flat(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        def of(prediction: Tensor, target: Tensor) -> Tensor:
+    def flat(function: Callable[..., Any]) -> Callable[[Tensor, Tensor], Any]:
+        def of(prediction: Tensor, target: Tensor) -> Tensor | float:
             _check_shapes(prediction, target)
             return function(prediction.float().flatten() * scale, target.flatten() * scale)
 
         return of
 
+    def r2(prediction: Tensor, target: Tensor) -> Tensor | float:
+        return r2_score(prediction, target) if len(target) > 1 else math.nan
+
     return {
         "mse": OverAll(flat(mean_squared_error), higher_is_better=False),
         "mae": OverAll(flat(mean_absolute_error), higher_is_better=False),
-        "r2": OverAll(flat(r2_score), higher_is_better=True),
+        "r2": OverAll(flat(r2), higher_is_better=True),
     }
 
 
@@ -112,7 +116,7 @@ def validate(
     *,
     forward: AbstractContextManager[Any] | None = None,
 ) -> dict[str, float]:
-    """Measure loss and metrics in `eval` mode, predicting within the context `forward`.
+    """Measure loss and metrics in `eval` mode; predictions and means within context `forward`.
 
     The loss and plain functions are means over the batches, weighted by their rows; a metric of
     torchmetrics begins anew and sees every row once; `OverAll` sees all rows together. A metric
@@ -133,8 +137,8 @@ def validate(
         for *inputs, target in batches:
             with forward or nullcontext():
                 prediction = model(*inputs)
-            for name, mean in means.items():
-                mean.add(functions[name](prediction, target), rows_of(target))
+                for name, mean in means.items():
+                    mean.add(functions[name](prediction, target), rows_of(target))
             for metric in remembering.values():
                 metric.to(prediction.device)
                 metric.update(prediction, target)
@@ -147,6 +151,11 @@ def validate(
         warnings.simplefilter("ignore", UserWarning)  # of a class without rows, or few rows
         measured |= {name: float(metric.compute()) for name, metric in remembering.items()}
         if pairs:
-            whole = tuple(torch.cat(part) for part in zip(*pairs, strict=True))
+            whole = [_exact(torch.cat(part)) for part in zip(*pairs, strict=True)]
             measured |= {name: float(metric.function(*whole)) for name, metric in together.items()}
-    return {name: measured[name] for name in ("loss", *given)}
+    return {name: measured.get(name, math.nan) for name in ("loss", *given)}
+
+
+def _exact(numbers: Tensor) -> Tensor:
+    """Return numbers of 16 bits as of 32, so that sums of many are right."""
+    return numbers.float() if numbers.is_floating_point() and numbers.itemsize < 4 else numbers

@@ -87,8 +87,9 @@ class MetricsFile:
         self.rows = len(kept)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row; a number that is not finite becomes null in JSON, which has none."""
-        self._json.write(json.dumps(_plain(row), allow_nan=False).encode() + b"\n")
+        """Append a row; a number that is not finite is left out: JSON has none."""
+        row = finite(row)
+        self._json.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         self._json.flush()
         self._csv.write(self._csv_line(row))
         self._csv.flush()
@@ -142,7 +143,10 @@ def _write(path: Path, text: bytes) -> None:
     path.write_bytes(text)
 
 
-def _plain(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a tree of plain values with None for each number that is not finite."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

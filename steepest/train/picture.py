@@ -28,7 +28,8 @@ def draw_losses(path: Path | str, rows: Iterable[Row], title: str) -> None:
     rows = list(rows)
     epochs = [row for row in rows if row.get("kind") == "epoch"]
     steps = _line([row for row in rows if row.get("kind") == "step"], "loss")
-    train, validation = _middles(_line(epochs, "loss")), _line(epochs, "validation_loss")
+    measured = [row for row in rows if row.get("kind") in ("epoch", "validation")]
+    train, validation = _middles(_line(epochs, "loss")), _line(measured, "validation_loss")
     figure, axes = new_picture()
     if len(steps[0]) > 2 * len(epochs):  # else they tell nothing that the means do not
         axes.plot(*steps, color=TRAIN, alpha=0.35, linewidth=1, label="train")

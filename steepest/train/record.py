@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.errors import RunError, SteepestError
+from steepest.errors import RecipeError, RunError, SteepestError
 from steepest.train.best import Best
 from steepest.train.device import choose_threads, computing_with, moved
 from steepest.train.evaluation import evaluation
@@ -116,7 +116,15 @@ class Record:
     def loss(self, loss: Tensor, inputs: Any, target: Any) -> None:
         """Add a batch's loss; refuse one that is not finite before it reaches the parameters."""
         rows = rows_of(target)
-        self._window.add(loss, rows)
+        try:
+            self._window.add(loss, rows)
+        except RuntimeError:
+            if loss.numel() == 1:
+                raise
+            raise RecipeError(
+                "loss_fn gives one number, the mean over the batch: got a tensor of shape "
+                f"{tuple(loss.shape)}; take its mean"
+            ) from None
         if not isfinite(self._window.total):
             self._refuse_loss(inputs, target)
         place = self.place
@@ -125,7 +133,7 @@ class Record:
 
     def gradients(self) -> None:
         """Look at the gradients of an update that the metrics tell of."""
-        if (self.place.step + 1) % self.run.log_steps == 0:
+        if (self.place.step + 1) % self.run.log_steps == 0 and self.files is not None:
             self.watch.before(self.precision.scale)
 
     def step(self) -> bool:
@@ -185,10 +193,12 @@ class Record:
             self.history[-1] |= measured
             if due and measured:
                 self._note(self._row("validation", self.place.epoch) | measured)
-        if self.files is not None:
-            with averaged(run.optimizer):
+        with averaged(run.optimizer):
+            if self.files is not None:
                 found = evaluation(run, self.best.weights, moved(run.validation or (), self.device))
                 self.files.finish(run.model.state_dict(), self.best.weights, found)
+            result = "" if run.result is None else run.result(run.model)
+        if self.files is not None:
             self._describe("finished", ended=ended)
         return Report(
             name=run.name,
@@ -198,7 +208,7 @@ class Record:
             best=self.best.row or self.history[0],
             seconds=seconds,
             ended=ended,
-            result="" if run.result is None else run.result(run.model),
+            result=result,
         )
 
     @property

@@ -177,6 +177,8 @@ class Run:
             raise RecipeError("A run has an end: give epochs, steps or seconds")
         if self.resume and self.folder is None:
             raise RecipeError("A run resumes from its folder's checkpoint: give folder as well")
+        if self.log_to and self.folder is None:
+            raise RecipeError(f"log_to={', '.join(self.log_to)} needs a folder: give the run one")
 
     def _check_measures(self) -> None:
         if self.validation is None and (self.metrics or self.validate_steps):

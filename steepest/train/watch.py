@@ -30,7 +30,7 @@ class Watch:
     @torch.no_grad()
     def before(self, scale: float) -> None:
         """Look at the gradients, which hold `scale` times their value, and the parameters."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [_dense(p.grad) for p in self.parameters if p.grad is not None]
         self._norm = vector_norm(torch.stack(_norms(gradients))) / scale if gradients else None
         self._before = [p.clone() for p in self.parameters] if self._copies else []
 
@@ -46,9 +46,24 @@ class Watch:
             ratios = moves / torch.stack(_norms(self.parameters))
             row["ratios"] = dict(zip(self.names, ratios.tolist(), strict=True))
         elif isinstance(self.optimizer, Optimizer) and (norms := self.optimizer.norms):
-            row["ratios"] = {str(name): part.ratio for name, part in norms.by_parameter.items()}
+            parts = norms.by_parameter.items()
+            row["ratios"] = {self._name(label): part.ratio for label, part in parts}
         self._before, self._norm = [], None
         return row
+
+    def _name(self, label: Any) -> str:
+        """Return the model's name of what an optimizer without names calls (group, index)."""
+        if isinstance(label, str):
+            return label
+        group, index = label
+        p = self.optimizer.param_groups[group]["params"][index]
+        names = {id(q): name for name, q in zip(self.names, self.parameters, strict=True)}
+        return names.get(id(p), str(label))
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """Return the numbers of a gradient that may be sparse."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _norms(tensors: list[Tensor]) -> list[Tensor]:
