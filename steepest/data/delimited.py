@@ -17,6 +17,7 @@ from steepest.data.typed import MISSING, cleaned, typed
 from steepest.errors import DataError
 
 BLOCK = 4 * 2**20
+BLOCK_PER_COLUMN = 2**13  # some hundred rows at least, as each column of a frame takes its time
 LONGEST_LINE = 256 * 2**20
 LONGEST_HEADER = 16 * 2**20
 
@@ -36,9 +37,8 @@ def read_delimited(path: Path, text: Collection[str] = ()) -> Iterator[pl.DataFr
     try:
         with path.open("rb") as file:
             _pass_header(file)
-            for block in _blocks(file, parser.header):
-                frame = parser.parse(block)
-                yield frame.filter(~pl.all_horizontal(pl.all().is_null()))
+            for block in _blocks(file, parser.header, max(BLOCK, BLOCK_PER_COLUMN * len(names))):
+                yield parser.parse(block)
     except pl.exceptions.PolarsError as error:
         raise DataError(_fault(path, len(names), separator)) from error
 
@@ -85,10 +85,10 @@ def _pass_header(file: IO[bytes]) -> bytes:
     return line
 
 
-def _blocks(file: IO[bytes], header: bytes) -> Iterator[bytes]:
-    """Hand out whole lines, 4 MiB or one line at a time, each block behind the header."""
+def _blocks(file: IO[bytes], header: bytes, size: int) -> Iterator[bytes]:
+    """Hand out whole lines, so many bytes or one line at a time, each block behind the header."""
     rest = b""
-    while new := file.read(BLOCK):
+    while new := file.read(size):
         block = b"".join((header, rest, new))
         end = _end_of_line(block)
         if end > len(header):
@@ -135,11 +135,13 @@ class _Parser:
         frame = self._typed(block)
         if frame.columns != self.columns or self._lacks_fields(frame, block):
             raise pl.exceptions.ComputeError("a line has too few or too many fields")
-        self.schema = self._widened(frame.schema)
         frame = frame.with_columns(cleaned(c) for c in frame if c.dtype == pl.String)
-        frame = frame.with_columns(
-            c.cast(pl.Null) for c in frame if c.null_count() == frame.height and frame.height
-        )
+        counts = [column.null_count() for column in frame]
+        if min(counts) > 0:
+            frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+            counts = [column.null_count() for column in frame]
+        empty = {column.name for column, n in zip(frame, counts, strict=True) if n == frame.height}
+        frame = frame.with_columns(pl.col(empty).cast(pl.Null)) if empty else frame
         frame.columns = self.names
         return frame
 
@@ -150,14 +152,16 @@ class _Parser:
             except pl.exceptions.PolarsError:
                 pass  # another type is needed
         try:
-            return self._read(block, schema_overrides=self.text, infer_schema_length=None)
+            frame = self._read(block, schema_overrides=self.text, infer_schema_length=None)
         except (
             pl.exceptions.PolarsError
         ):  # such as digits of another script, numbers at first sight
             frame = self._read(block, infer_schema=False)
-            return frame.with_columns(
+            frame = frame.with_columns(
                 typed(cleaned(column)) for column in frame if column.name not in self.text
             )
+        self.schema = self._widened(frame.schema)
+        return frame
 
     def _widened(self, schema: pl.Schema) -> pl.Schema:
         """Keep numbers with a fraction from falling back to whole numbers in the next block."""

@@ -8,7 +8,7 @@ table turns into tensors, chunk by chunk, it shrinks by as much as they grow.
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from mmap import mmap
+from mmap import ACCESS_COPY, mmap
 
 import numpy as np
 import polars as pl
@@ -39,7 +39,7 @@ class Gathered:
 
     def __getitem__(self, name: str) -> pl.Series:
         """Return a column, as a copy if it holds numbers."""
-        if name in self._others.columns:
+        if name in self._other:
             return self._others[name]
         return pl.Series(name, np.concatenate([_numbers(chunk, name) for chunk in self._chunks]))
 
@@ -53,7 +53,7 @@ class Gathered:
             yield pl.DataFrame(
                 [
                     others[name]
-                    if name in others.columns
+                    if name in self._other
                     else pl.Series(name, _numbers(chunk, name))
                     for name in self.columns
                 ]
@@ -77,13 +77,14 @@ class Gathered:
         others = [frame.drop(numeric, strict=False) for frame in others]
         self._others = pl.concat(others, how="vertical_relaxed") if others else pl.DataFrame()
         self._others = with_types(self._others, source, text)
+        self._other = frozenset(self._others.columns)
         return set()
 
 
 def _stored(frame: pl.DataFrame, rows: int) -> _Chunk:
     names = {name: place for place, name in enumerate(frame.columns)}
     size = rows * frame.width
-    memory = mmap(-1, max(1, size * 8))
+    memory = mmap(-1, max(1, size * 8), access=ACCESS_COPY)
     numbers = np.frombuffer(memory, np.float64, size).reshape(frame.width, rows)
     for place, column in enumerate(frame):
         numbers[place] = column.cast(pl.Float64).to_numpy()

@@ -10,10 +10,9 @@ import polars as pl
 
 from steepest.data.columns import MISSING, Column, Role, encode, fit_column
 from steepest.data.notices import Notices, listed
+from steepest.data.roles import MOST_SHOWN, describe
 from steepest.data.target import Target, Task, fit_target
 from steepest.errors import DataError, nearest
-
-MOST_SHOWN = 40  # columns in a description
 
 
 class Columns(Protocol):
@@ -97,10 +96,9 @@ class Transform:
                 f"{listed(notes.absent)}: got {listed(frame.columns)}"
             )
         x = np.zeros((frame.height, len(self.features)), np.float32)
-        place = 0
-        for column in used:
+        rest = _encode_numbers(_places(used), frame, x)
+        for place, column in rest:
             part = x[:, place : place + len(column.features)]
-            place += len(column.features)
             if column.name in present:
                 encode(column, frame[column.name], part, notes, first_row)
             elif column.role != "category":
@@ -114,13 +112,7 @@ class Transform:
 
     def describe(self) -> list[tuple[str, str, str, str]]:
         """Return a row for each column: its name, its role, its values, and what they become."""
-        columns = self.columns[:MOST_SHOWN]
-        rows = [_target_row(self.target, self.rows)]
-        rows += [_column_row(column, self.rows) for column in columns]
-        if rest := self.columns[MOST_SHOWN:]:
-            used = sum(1 for column in rest if column.features)
-            rows.append((f"{len(rest):,} more", "", "", f"{used:,} of them used"))
-        return rows
+        return describe(self.target, self.columns, self.rows)
 
     def to_json(self) -> str:
         """Return the transform as JSON text, which `from_json` reads."""
@@ -149,6 +141,40 @@ class Transform:
         from steepest.data.saved import load
 
         return load(Path(path))
+
+
+Places = list[tuple[int, Column]]
+
+
+def _places(columns: Iterable[Column]) -> Places:
+    """Return each column with the place of its first number."""
+    place, found = 0, []
+    for column in columns:
+        found.append((place, column))
+        place += len(column.features)
+    return found
+
+
+def _encode_numbers(places: Places, frame: pl.DataFrame, x: np.ndarray) -> Places:
+    """Encode all columns of plain numbers together; return those that need a look of their own."""
+    schema = frame.schema
+    plain = [
+        (place, column)
+        for place, column in places
+        if column.role == "numeric" and schema.get(column.name, pl.Null).is_numeric()
+    ]
+    if not plain:
+        return places
+    numbers = frame.select(pl.col(c.name).cast(pl.Float64) for _, c in plain).to_numpy()
+    mean, std = np.array([(c.mean, c.std) for _, c in plain]).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        standard = ((numbers - mean) / std).astype(np.float32)
+    whole = np.isfinite(standard).all(axis=0)
+    x[:, [place for (place, _), good in zip(plain, whole, strict=True) if good]] = standard[
+        :, whole
+    ]
+    done = {column.name for (_, column), good in zip(plain, whole, strict=True) if good}
+    return [(place, column) for place, column in places if column.name not in done]
 
 
 def fit(
@@ -212,30 +238,3 @@ def _asked(
             seen[name] = option
     roles: dict[str, Role] = {"categorical": "category", "numeric": "numeric"}  # type: ignore[assignment]
     return {name: roles[option] for name, option in seen.items() if option in roles}
-
-
-def _target_row(target: Target, rows: int) -> tuple[str, str, str, str]:
-    if target.task == "regression":
-        becomes = f"(x - {target.mean:.4g}) / {target.std:.4g}"
-        return target.name, "target", f"{rows:,} numbers", becomes
-    shown = ", ".join(map(str, target.classes[:5])) + (", ..." if len(target.classes) > 5 else "")
-    return target.name, "target", f"{len(target.classes)} classes", shown
-
-
-def _column_row(column: Column, rows: int) -> tuple[str, str, str, str]:
-    values = f"{column.missing:,} of {rows:,} missing" if column.missing else f"{rows:,}"
-    if column.left_out:
-        text = column.role == "category" and column.left_out.startswith("it has ")
-        return column.name, "text" if text else column.role or "", values, _left_out(column)
-    fill = f", missing: {column.fill:.4g}" if column.missing else ""
-    role = str(column.role)
-    if column.role == "category":
-        return column.name, role, values, f"{len(column.categories)} columns of 0 and 1"
-    if column.role == "boolean":
-        return column.name, role, values, f"0 or 1{fill}"
-    unit = f"{column.unit}, " if column.unit else ""
-    return column.name, role, values, f"{unit}(x - {column.mean:.4g}) / {column.std:.4g}{fill}"
-
-
-def _left_out(column: Column) -> str:
-    return f"left out: {column.left_out}"
