@@ -160,16 +160,9 @@ class _Parser:
             frame = frame.with_columns(
                 typed(cleaned(column)) for column in frame if column.name not in self.text
             )
-        self.schema = self._widened(frame.schema)
-        return frame
-
-    def _widened(self, schema: pl.Schema) -> pl.Schema:
-        """Keep numbers with a fraction from falling back to whole numbers in the next block."""
         before = self.schema or {}
-        return pl.Schema(
-            (name, pl.Float64 if dtype == pl.Int64 and before.get(name) == pl.Float64 else dtype)
-            for name, dtype in schema.items()
-        )
+        self.schema = pl.Schema((c.name, _wider(c, before.get(c.name))) for c in frame)
+        return frame
 
     def _read(self, block: bytes, **types: Any) -> pl.DataFrame:
         return pl.read_csv(block, separator=self.separator, null_values=list(MISSING), **types)
@@ -183,6 +176,14 @@ class _Parser:
         if b"\n\n" in bare or b"\n\r\n" in bare:
             lines -= len(re.findall(rb"(?<=\n)\r?\n", bare))
         return bare.count(self.separator.encode()) != lines * (frame.width - 1)
+
+
+def _wider(column: pl.Series, before: pl.DataType | None) -> pl.DataType:
+    """Return the type in which to try a column's next values; one without values tells nothing."""
+    if before is None:
+        return column.dtype
+    narrower = before == pl.Float64 and column.dtype == pl.Int64
+    return before if narrower or column.null_count() == len(column) else column.dtype
 
 
 def _fault(path: Path, width: int, separator: str) -> str:

@@ -31,9 +31,9 @@ class Gathered:
     """
 
     def __init__(self, source: Source, text: Collection[str] = ()) -> None:
-        again = self._read(source, text)
+        again = self._read(source, text, frozenset())
         if again:  # columns that hold texts after all, of which only some looked like numbers
-            self._read(source, {*text, *again})
+            self._read(source, text, again)
         if self.height == 0:
             raise no_rows(source)
 
@@ -59,20 +59,23 @@ class Gathered:
                 ]
             )
 
-    def _read(self, source: Source, text: Collection[str]) -> set[str]:
-        """Read the table; return the columns that are numbers in one chunk and texts in another."""
+    def _read(self, source: Source, text: Collection[str], again: Collection[str]) -> set[str]:
+        """Read the table; return the columns that are numbers in one chunk and texts in another.
+
+        Those of `again` are read as texts, and typed when all of them are known.
+        """
         self._chunks: deque[_Chunk] = deque()
         self.columns: list[str] = []
         others, schemas = [], []
-        for frame in chunks(source, text):
+        for frame in chunks(source, {*text, *again}):
             self.columns = frame.columns
             schemas.append(frame.schema)
             numbers = frame.select(c for c in frame if c.dtype.is_numeric())
             others.append(frame.drop(numbers.columns))
             self._chunks.append(_stored(numbers, frame.height))
         self.height = sum(chunk.rows for chunk in self._chunks)
-        if again := mixed(schemas):
-            return again
+        if several := mixed(schemas):
+            return several
         numeric = {name for chunk in self._chunks for name in chunk.names}
         others = [frame.drop(numeric, strict=False) for frame in others]
         self._others = pl.concat(others, how="vertical_relaxed") if others else pl.DataFrame()
