@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steepest import clip, data, optim, schedules
+    from steepest.find_lr import find_lr
     from steepest.train import Report, Run, train
 
 __version__ = "0.1.0"
-__all__ = ["Report", "Run", "__version__", "clip", "data", "optim", "schedules", "train"]
+__all__ = ["Report", "Run", "__version__", "clip", "data", "find_lr", "optim", "schedules", "train"]
 
 
 def __getattr__(name: str) -> Any:
