@@ -1,7 +1,7 @@
 """What to say of a loss that is not finite: where it was, and what made it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,40 +13,48 @@ from steepest.data.ordered import Ordered
 MOST_ROWS = 5  # named in a sentence
 
 
-def culprit(model: nn.Module, inputs: Sequence[Any], target: Any) -> str:
+def culprit(
+    model: nn.Module, inputs: Sequence[Any], target: Any, numbers: Sequence[int] | None = None
+) -> str:
     """Say what is not finite in a batch: its inputs, a parameter, a module's output, or the loss.
 
-    The model is run once more on the batch; its buffers are as before afterwards.
+    The model is run once more on the batch; its buffers are as before afterwards. `numbers` are
+    those of the batch's rows in the data, where they are known.
     """
     for what, part in [*((f"input {k}", x) for k, x in enumerate(inputs)), ("target", target)]:
         if not _finite(part):
-            return f"the batch's {what} is not finite in its {_rows(part)}"
+            return f"the batch's {what} is not finite{_where(part, numbers)}"
     for name, p in model.named_parameters():
         if not _finite(p):
             return f"the parameter {name} is not finite: an update before has made it so"
-    found: list[str] = []
+    found: list[tuple[str, Any]] = []
     with _watched(model, found), _unchanged(model), torch.no_grad():
         model(*inputs)
     if found:
-        return f"the first output that is not finite is that of {found[0]}"
+        name, output = found[0]
+        return f"the first output that is not finite is that of {name}{_where(output, numbers)}"
     return "every module's output is finite: it is the loss function's own"
 
 
-def rows_in_data(batches: Any, epoch: int, batch: int, rows: int) -> str:
-    """Name the rows of a batch, by their numbers in the data where those are known."""
+def numbers_in_data(batches: Any, epoch: int, batch: int, rows: int) -> list[int] | None:
+    """Return the numbers in the data of a batch's rows; None where they are not known."""
     if not isinstance(batches, Ordered):
-        return f"{rows} rows"
+        return None
     first = batch * batches.batch_size
-    numbers = batches.order(epoch)[first : first + rows].tolist()
+    return batches.order(epoch)[first : first + rows].tolist()
+
+
+def rows_named(numbers: Sequence[int]) -> str:
+    """Return the numbers of a few rows, as words."""
     shown = ", ".join(map(str, numbers[:MOST_ROWS]))
-    return f"rows {shown}{', ...' if rows > MOST_ROWS else ''} of the data"
+    return f"row{'s' * (len(numbers) > 1)} {shown}{', ...' * (len(numbers) > MOST_ROWS)}"
 
 
 @contextmanager
-def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
+def _watched(model: nn.Module, found: list[tuple[str, Any]]) -> Iterator[None]:
     def look(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not found and not all(_finite(part) for part in _tensors(output)):
-            found.append(f"{name or 'the model'} ({type(module).__name__})")
+        if not found and not _finite(output):
+            found.append((f"{name or 'the model'} ({type(module).__name__})", output))
 
     handles = [
         module.register_forward_hook(lambda m, i, o, name=name: look(name, m, i, o))
@@ -70,26 +78,22 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (tuple, list)):
-        for part in output:
-            yield from _tensors(part)
-    elif isinstance(output, dict):
-        yield from _tensors(list(output.values()))
-
-
 def _finite(part: Any) -> bool:
     if isinstance(part, Tensor):
         return bool(torch.isfinite(part).all())
+    if isinstance(part, (tuple, list)):
+        return all(map(_finite, part))
+    if isinstance(part, Mapping):
+        return all(map(_finite, part.values()))
     return not isinstance(part, float) or math.isfinite(part)
 
 
-def _rows(part: Any) -> str:
+def _where(part: Any, numbers: Sequence[int] | None) -> str:
+    """Say which rows of a tensor are not finite, by their numbers in the data or in the batch."""
     if not isinstance(part, Tensor) or part.ndim == 0:
-        return "value"
+        return ""
     bad = (~torch.isfinite(part)).flatten(1).any(1) if part.ndim > 1 else ~torch.isfinite(part)
     rows = bad.nonzero().flatten().tolist()
-    shown = ", ".join(map(str, rows[:MOST_ROWS]))
-    return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > MOST_ROWS else ''}"
+    if numbers is None or len(bad) != len(numbers):
+        return f" in its {rows_named(rows)}"
+    return f" in {rows_named([numbers[row] for row in rows])} of the data"

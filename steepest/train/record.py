@@ -20,7 +20,7 @@ from steepest.train.feed import Feed, Window
 from steepest.train.folder import RUN, RunFolder
 from steepest.train.measures import validate
 from steepest.train.metrics import Mean, rows_of
-from steepest.train.nonfinite import culprit, rows_in_data
+from steepest.train.nonfinite import culprit, numbers_in_data, rows_named
 from steepest.train.precision import Precision
 from steepest.train.progress import Place, open_progress
 from steepest.train.randomness import seed_all
@@ -274,20 +274,27 @@ class Record:
         self._progress.row(self.place, row)
 
     def _read_window(self) -> float:
-        mean = self._window.read()
-        if not isfinite(self._window.total):
-            self._refuse_loss((), None)
+        mean = self._mean()
         self._epoch_loss.total += self._window.total
         self._epoch_loss.rows += self._window.rows
         self._window = Mean()
         return mean
 
+    def _mean(self) -> float:
+        """Return the window's mean; here the losses of an accelerator are seen first."""
+        mean = self._window.read()
+        if not isfinite(self._window.total):
+            self._refuse_loss((), None)
+        return mean
+
     def _refuse_loss(self, inputs: Any, target: Any) -> None:
         place, when, rows, why = self.place, "by", "", ""
         if target is not None and self.device.type == "cpu":  # elsewhere the batch is long gone
-            when = "at"
-            numbers = rows_in_data(self.run.batches, place.epoch, place.batch, rows_of(target))
-            rows, why = f", {numbers}", f", where {culprit(self.run.model, inputs, target)}"
+            when, count = "at", rows_of(target)
+            numbers = numbers_in_data(self.run.batches, place.epoch, place.batch, count)
+            with self.precision.forward:
+                why = f", where {culprit(self.run.model, inputs, target, numbers)}"
+            rows = f", {count} rows" if numbers is None else f", {rows_named(numbers)} of the data"
         raise RunError(
             f"The loss is a finite number at every step: it was {self._window.total} {when} step "
             f"{place.step + 1} (epoch {place.epoch + 1}, lr {self._lr():.3g}{rows}){why}; lower "
@@ -334,7 +341,7 @@ class Record:
         self._save_epoch = False
         if here == self._saved:
             return
-        self._window.read()
+        self._mean()  # no checkpoint is of parameters that such a loss has reached
         kept = {
             "place": list(here),
             "history": self.history,
@@ -379,9 +386,7 @@ class Record:
         now = perf_counter()
         self.place.elapsed = self.seconds
         if now >= self._next_draw:
-            loss = self._window.read() if self._window.rows else self._window_loss
-            if not isfinite(self._window.total):
-                self._refuse_loss((), None)
+            loss = self._mean() if self._window.rows else self._window_loss
             self._progress.draw(self.place, loss, self._lr())
             self._next_draw = now + self._progress.seconds
         if now >= self._next_save:
