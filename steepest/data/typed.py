@@ -78,7 +78,10 @@ def has_grouped(text: pl.Series) -> bool:
 
     "1,234" may be 1.234 where the comma is the decimal sign; 1,234.5 and 1,234,567 may not.
     """
-    return converted(text, grouped) is not None and bool(text.str.contains(CERTAIN).any())
+    if converted(text, grouped) is None:
+        return False
+    commas = text.str.contains(",", literal=True)
+    return bool(commas.any() and text.str.contains(CERTAIN).any())
 
 
 def comma_number(text: pl.Series) -> str | None:
