@@ -1,6 +1,6 @@
 """A table -> tensors of a training and a validation part."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,14 +78,9 @@ def load_table(
         DataError: the source cannot be read, a column is unknown, the target is unfit, no feature
             is left, a number is infinite, or there are too few rows.
     """
-    _check_options(task, max_categories)
+    check_options(task, max_categories)
     table = Gathered(source, text=categorical)
-    if target not in table.columns:
-        shown = ", ".join(repr(name) for name in table.columns[:20])
-        raise DataError(
-            f"{label(source)} has no column {target!r}{nearest(target, table.columns)}: the target "
-            f"is one of {shown}{' ...' if len(table.columns) > 20 else ''}"
-        )
+    check_target(source, table.columns, target)
     try:
         training = _training_rows(table.height, validation, seed)
         transform, notes = fit(
@@ -103,10 +98,29 @@ def load_table(
         raise DataError(f"{label(source)}: {error}") from error
 
 
-def _check_options(task: str | None, max_categories: int) -> None:
+def check_options(task: str | None, max_categories: int) -> None:
+    """Refuse options that no table can have.
+
+    Raises:
+        DataError: one is wrong.
+    """
     if task not in (None, "regression", "classification"):
         raise DataError(f"task is 'regression' or 'classification': got {task!r}")
     check_whole("max_categories", max_categories, at_least=2)
+
+
+def check_target(source: Source, columns: Sequence[str], target: str) -> None:
+    """Refuse a target that is no column of the table.
+
+    Raises:
+        DataError: it is none.
+    """
+    if target not in columns:
+        shown = ", ".join(repr(name) for name in columns[:20])
+        raise DataError(
+            f"{label(source)} has no column {target!r}{nearest(target, columns)}: the target "
+            f"is one of {shown}{' ...' if len(columns) > 20 else ''}"
+        )
 
 
 def _filled(
