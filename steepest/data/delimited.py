@@ -22,18 +22,21 @@ LONGEST_LINE = 256 * 2**20
 LONGEST_HEADER = 16 * 2**20
 
 
-def read_delimited(path: Path, text: Collection[str] = ()) -> Iterator[pl.DataFrame]:
+def read_delimited(
+    path: Path, text: Collection[str] = (), *, every_row: bool = False
+) -> Iterator[pl.DataFrame]:
     """Hand out the rows of a CSV or TSV file in frames, all with the columns of its first line.
 
     A column is of whole numbers, numbers, booleans, texts or nulls, by its values in this frame
-    alone; those named in `text` are of texts. A line without any value is no row.
+    alone; those named in `text` are of texts. A line without any value is no row; of `every_row`
+    it is one, if it has separators.
 
     Raises:
         DataError: the file is not UTF-8, a line has too few or too many fields, or a quotation
             mark stands where none may.
     """
     names, separator = read_header(path)
-    parser = _Parser(names, separator, text)
+    parser = _Parser(names, separator, text, every_row)
     try:
         with path.open("rb") as file:
             _pass_header(file)
@@ -116,8 +119,11 @@ def _end_of_line(block: bytes) -> int:
 class _Parser:
     """Parse blocks of lines, each in the types of the one before it where they fit."""
 
-    def __init__(self, names: list[str], separator: str, text: Collection[str]) -> None:
+    def __init__(
+        self, names: list[str], separator: str, text: Collection[str], every_row: bool
+    ) -> None:
         self.names = names
+        self.every_row = every_row
         self.separator = separator
         # Numbers for names: polars shall not meet a quotation mark or a line end there.
         self.columns = [str(i) for i in range(len(names))]
@@ -138,7 +144,7 @@ class _Parser:
         frame = frame.with_columns(cleaned(c) for c in frame if c.dtype == pl.String)
         counts = [column.null_count() for column in frame]
         if min(counts) > 0:
-            frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+            frame = self._rows(frame, block)
             counts = [column.null_count() for column in frame]
         empty = {column.name for column, n in zip(frame, counts, strict=True) if n == frame.height}
         frame = frame.with_columns(pl.col(empty).cast(pl.Null)) if empty else frame
@@ -164,6 +170,14 @@ class _Parser:
         self.schema = pl.Schema((c.name, _wider(c, before.get(c.name))) for c in frame)
         return frame
 
+    def _rows(self, frame: pl.DataFrame, block: bytes) -> pl.DataFrame:
+        """Drop the lines that are no rows, from a block that may have some."""
+        no_value = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
+        if self.every_row and no_value.any():
+            lines = _bare(block).removesuffix(b"\n").split(b"\n")
+            no_value &= pl.Series([line in (b"", b"\r") for line in lines[1:]])
+        return frame.filter(~no_value)
+
     def _read(self, block: bytes, **types: Any) -> pl.DataFrame:
         return pl.read_csv(block, separator=self.separator, null_values=list(MISSING), **types)
 
@@ -171,11 +185,16 @@ class _Parser:
         """Say whether a line lacks fields, for which polars puts missing values silently."""
         if frame.to_series(-1).null_count() == 0:
             return False
-        bare = re.sub(rb'"[^"]*"', b"x", block) if b'"' in block else block
+        bare = _bare(block)
         lines = frame.height + 1  # with the header
         if b"\n\n" in bare or b"\n\r\n" in bare:
             lines -= len(re.findall(rb"(?<=\n)\r?\n", bare))
         return bare.count(self.separator.encode()) != lines * (frame.width - 1)
+
+
+def _bare(block: bytes) -> bytes:
+    """Return a block's lines with an x for all that stands in quotation marks."""
+    return re.sub(rb'"[^"]*"', b"x", block) if b'"' in block else block
 
 
 def _wider(column: pl.Series, before: pl.DataType | None) -> pl.DataType:

@@ -48,10 +48,13 @@ def read_table(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
     return with_types(pl.concat(frames, how="vertical_relaxed"), source, text)
 
 
-def chunks(source: Source, text: Collection[str] = ()) -> Iterator[pl.DataFrame]:
+def chunks(
+    source: Source, text: Collection[str] = (), *, every_row: bool = False
+) -> Iterator[pl.DataFrame]:
     """Hand out a table's rows in frames of some MiB, in order, all with the same columns.
 
-    Of CSV a column is typed in each frame by itself, and dates are texts: see `mixed`.
+    Of CSV a column is typed in each frame by itself, and dates are texts: see `mixed`. A line of
+    nothing but separators is a row of `every_row`, and none otherwise.
 
     Raises:
         DataError: as `read_table`; a fault inside a file when its place is reached.
@@ -66,7 +69,10 @@ def chunks(source: Source, text: Collection[str] = ()) -> Iterator[pl.DataFrame]
         )
     path = Path(source)
     _check_path(path)
-    return READERS[".parquet" if path.is_dir() else path.suffix.lower()](path, text)
+    reader = READERS[".parquet" if path.is_dir() else path.suffix.lower()]
+    if reader is read_delimited:
+        return read_delimited(path, text, every_row=every_row)
+    return reader(path, text)
 
 
 def mixed(schemas: Iterable[pl.Schema]) -> set[str]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steepest.data import delimited, read_table
+from steepest.data.files import chunks
 from steepest.errors import DataError
 
 
@@ -223,6 +224,15 @@ def test_a_columns_type_is_of_all_its_values_in_whatever_blocks(
     monkeypatch.setattr(delimited, "BLOCK", size)
     path = written(tmp_path, "i,c,d\n" + "".join(f"{i},{v},0\n" for i, v in enumerate(values)))
     assert str(read_table(path)["c"].to_list()) == str(expected)
+
+
+@pytest.mark.parametrize("size", [1, 2**20])
+def test_a_line_of_separators_is_a_row_where_every_row_is_asked_for(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(delimited, "BLOCK", size)
+    path = written(tmp_path, 'a,b\n1,2\n\n,\n"",""\r\n\r\n3,"\n"\n,\n')
+    every = [row for frame in chunks(path, every_row=True) for row in frame["a"]]
+    assert every == [1, None, None, 3, None]
+    assert [row for frame in chunks(path) for row in frame["a"]] == [1, 3]
 
 
 def test_columns_asked_for_as_text_keep_their_zeros(tmp_path):
