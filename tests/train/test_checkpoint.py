@@ -1,7 +1,9 @@
 """Checkpoints are whole or absent, hold no code, and give back what was put in."""
 
 import errno
+import json
 import os
+import time
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from types import FunctionType
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from steepest.errors import CheckpointError
+from steepest.train import sealed
 from steepest.train.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -147,6 +150,18 @@ def test_any_safetensors_reads_it(path: Path):
     assert torch.equal(kept["weights.a"], STATE["weights"]["a"])
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata()["kind"] == "checkpoint"
+
+
+def test_each_tensor_begins_where_its_elements_may(tmp_path: Path):
+    """As who maps the file into memory needs it."""
+    state = {str(dtype): torch.ones(3, dtype=dtype) for dtype in reversed(DTYPES[:-1])}
+    save_checkpoint(tmp_path / "x", state)
+    content = (tmp_path / "x").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    assert (8 + length) % 64 == 0
+    for name, entry in json.loads(content[8 : 8 + length]).items():
+        if name != "__metadata__":
+            assert entry["data_offsets"][0] % sealed.DTYPES[entry["dtype"]].itemsize == 0, name
 
 
 def test_an_older_reader_knows_every_dtype(tmp_path: Path):
@@ -334,6 +349,21 @@ def test_what_is_set_around_it_changes_nothing(tmp_path: Path, around):
         again = load_checkpoint(tmp_path / "x")
     assert [again["x"].sum(), again["sparse"].to_dense().sum(), again["c"].sum()] == [2, 2, 1j]
     assert all(tensor.is_cpu for tensor in again.values())
+
+
+def test_what_is_hashed_in_another_thread_keeps_its_order():
+    seen = []
+
+    class Slow:
+        def update(self, chunk: memoryview) -> None:
+            time.sleep(0.01 if len(chunk) > 2**16 else 0)
+            seen.append(len(chunk))
+
+    digest, sizes = Slow(), [2**20, 2**20 + 1, 3, 2**18, 1]
+    with sealed.hashing(2**22) as update:
+        for size in sizes:
+            update(digest, memoryview(bytes(size)))
+    assert seen == sizes
 
 
 def test_a_large_state_is_hashed_in_another_thread(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A run's folder of checkpoints: the newest good one, never fewer than one, one run at a time."""
 
+import fcntl
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import torch
 
 from steepest.errors import CheckpointError, RecipeError
 from steepest.train.checkpoints import Checkpoints, locked
+from steepest.train.sealed import Sealed
 
 
 @pytest.fixture
@@ -254,20 +256,65 @@ def test_a_save_that_fails_deletes_nothing(kept: Checkpoints, monkeypatch):
     assert len(os.listdir(kept.folder)) == 2
 
 
-def test_killed_at_any_moment_there_is_a_good_one(kept: Checkpoints):
-    """Old ones are deleted, too, while the children are killed."""
-    draw = random.Random(1)
-    kept.save(0, {"x": torch.zeros(200_000), "step": 0})
-    reached = 0
-    for _ in range(40):
+def dying(call: Callable[..., Any], calls: int, after: bool) -> Callable[..., Any]:
+    """Return `call`, which kills the process when it is called once more than `calls` times."""
+    left = iter(range(calls))
+
+    def call_or_die(*args: Any, **more: Any) -> Any:
+        dies = next(left, None) is None
+        if not dies or after:
+            result = call(*args, **more)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call_or_die
+
+
+STAGES = [
+    (os, "open"), (fcntl, "flock"), (os, "ftruncate"), (Sealed, "write"), (os, "fsync"),
+    (os, "replace"), (os, "close"), (os, "listdir"), (Path, "unlink"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "name"), STAGES, ids=[name for _, name in STAGES])
+def test_killed_at_a_stage_there_is_a_good_one(kept: Checkpoints, owner: Any, name: str, after):
+    """Killed at the first call of a function, at the second, and so on until there is no more."""
+    for step in (1, 2):
+        kept.save(step, state(step))
+    killed = -1
+    ended = False
+    while not ended:
+        killed += 1
         child = os.fork()
         if child == 0:
-            torch.set_num_threads(1)
+            setattr(owner, name, dying(getattr(owner, name), killed, after))
+            kept.save(3, state(3))
+            os._exit(0)
+        ended = os.waitpid(child, 0)[1] == 0
+        found = kept.newest()
+        assert found.notes == []
+        assert found.state["x"].tolist() == [found.state["step"]] * 3
+        assert found.state["step"] in (2, 3)
+    assert killed
+    assert sorted(os.listdir(kept.folder)) == [path.name for path in kept.paths()]
+    assert steps(kept) == [2, 3]
+
+
+def test_killed_at_any_moment_there_is_a_good_one(kept: Checkpoints):
+    draw, reached = random.Random(1), 0
+    begin = time.perf_counter()
+    kept.save(0, {"x": torch.zeros(200_000), "step": 0})
+    seconds = time.perf_counter() - begin
+    for _ in range(25):
+        child = os.fork()
+        if child == 0:
             mine, step = Checkpoints(kept.folder), reached
             while True:
                 step += 1
                 mine.save(step, {"x": torch.full((200_000,), float(step)), "step": step})
-        time.sleep(draw.uniform(0.001, 0.025))
+        time.sleep(draw.uniform(0, 2 * seconds))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found = kept.newest()
@@ -275,7 +322,6 @@ def test_killed_at_any_moment_there_is_a_good_one(kept: Checkpoints):
         assert (found.state["x"] == found.state["step"]).all()
         assert found.state["step"] >= reached
         reached = found.state["step"]
-    assert reached > 3
     kept.save(reached + 1, state(1))
     assert steps(kept)[-1] == reached + 1
     assert len(os.listdir(kept.folder)) == 2
@@ -401,8 +447,6 @@ def test_a_lock_that_cannot_be_written_is_told(tmp_path: Path, kind: str):
 
 
 def test_a_file_system_without_locks_is_no_fault(tmp_path: Path, monkeypatch):
-    import fcntl
-
     def none(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
