@@ -23,7 +23,12 @@ class Feed:
     """The batches of a run, in windows of as many as make an update.
 
     An epoch that is resumed in its middle is begun as it was begun, with the random state of that
-    time, read up to its place, and continued with the random state of the checkpoint.
+    time, read up to its place, and continued with the random state of the checkpoint. Its end is a
+    place of its own, where a loader may draw, too.
+
+    Attributes:
+        epoch_random: the random state at the beginning of this epoch.
+        at_end: whether this epoch's batches have been found to end.
     """
 
     def __init__(self, run: Run, device: torch.device) -> None:
@@ -31,12 +36,13 @@ class Feed:
         self.accumulate = run.accumulate
         self.device = device
         self.epoch_random: dict[str, Any] = {}
-        """The random state at the beginning of this epoch."""
+        self.at_end = False
         self._resumed: dict[str, Any] | None = None
 
-    def resume(self, epoch_random: dict[str, Any], random: dict[str, Any], place: Place) -> None:
+    def resume(self, kept: dict[str, Any], place: Place) -> None:
         """Take up what a checkpoint kept."""
-        self.epoch_random = epoch_random
+        self.epoch_random, random = kept["epoch_random"], kept["random"]
+        self.at_end = kept["at_end"]
         set_random_state(random, self.device, self.batches)
         if place.batch:
             self._resumed = random
@@ -61,8 +67,10 @@ class Feed:
                 yield ((batch, 1.0),)
         else:
             while window := list(islice(source, self.accumulate)):
+                self.at_end = len(window) < self.accumulate
                 rows = [rows_of(batch[-1]) for batch in window]
                 yield tuple((b, n / sum(rows)) for b, n in zip(window, rows, strict=True))
+        self.at_end = True
         if place.batch == 0:
             raise RecipeError(
                 f"batches gives at least one batch per epoch: got none in epoch "
@@ -73,13 +81,14 @@ class Feed:
     def _source(self, place: Place) -> Iterator[Any]:
         if self._resumed is None:
             self.epoch_random = random_state(self.device, self.batches)
+            self.at_end = False
         else:
             set_random_state(self.epoch_random, self.device, self.batches)
         if isinstance(self.batches, Ordered):
             source = self.batches.epoch(place.epoch, start=place.batch)
         else:
             source = iter(self.batches)
-            deque(islice(source, place.batch), maxlen=0)
+            deque(islice(source, place.batch + self.at_end), maxlen=0)
         if self._resumed is not None:
             set_random_state(self._resumed, self.device, self.batches)
             self._resumed = None

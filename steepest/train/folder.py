@@ -53,9 +53,9 @@ class RunFolder:
                 f"A new run has a folder of its own: {path} holds an earlier one; "
                 "choose another folder, or resume"
             )
-        if run.resume and not (path / CHECKPOINTS).exists():
+        if run.resume and not any((path / name).exists() for name in (OPTIONS, METRICS)):
             raise CheckpointError(
-                f"{path} has no checkpoint to resume from: begin a new run in another folder"
+                f"{path} has no run to resume: begin a new one, or name another folder"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,14 @@ class RunFolder:
             ) from None
         self._open.enter_context(locked(path))
         self.checkpoints = Checkpoints(path / CHECKPOINTS)
+
+    def holds_nothing(self) -> bool:
+        """Tell whether the run that is to go on was killed before it had kept anything."""
+        results = (self.path / name for name in (BEST, MODEL))
+        if self.checkpoints.paths() or any(path.exists() for path in results):
+            return False
+        metrics = self.path / METRICS
+        return not metrics.exists() or metrics.stat().st_size == 0
 
     def begin(self, rows: int, step: int) -> None:
         """Write what the run was made with and open its metrics, of which so many rows stay."""
@@ -92,10 +100,9 @@ class RunFolder:
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint, and the best weights if they are others than before."""
-        with failing_the_run():
-            self.metrics.sync()  # a checkpoint claims no row that is not on disk
-            self.checkpoints.save(step, state)
-            self._save_best(state["kept"]["best"]["weights"])
+        self.metrics.sync()  # a checkpoint claims no row that is not on disk
+        self.checkpoints.save(step, state)
+        self._save_best(state["kept"]["best"]["weights"])
 
     def finish(
         self,

@@ -17,7 +17,7 @@ from steepest.train.best import Best
 from steepest.train.device import choose_threads, computing_with, moved
 from steepest.train.evaluation import evaluation
 from steepest.train.feed import Feed, Window
-from steepest.train.folder import RUN, RunFolder
+from steepest.train.folder import RUN, RunFolder, failing_the_run
 from steepest.train.measures import validate
 from steepest.train.metrics import Mean, rows_of
 from steepest.train.nonfinite import culprit, numbers_in_data, rows_named
@@ -308,11 +308,16 @@ class Record:
         self.files = RunFolder(folder, self.run)
         notes: list[str] = []
         try:
-            if self.run.resume:
+            begins = not self.run.resume or self.files.holds_nothing()
+            if not begins:
                 _, state, notes = self.files.checkpoints.newest()
                 notes = [*notes, *self._resume(state)]
+            elif self.run.resume:
+                notes = ["the run was killed as it began, before its first checkpoint: it begins"]
             self.files.begin(self._rows_before, self.place.step)
             self._describe("running")
+            if begins:  # from here on nothing is lost; a disk that is full is seen before training
+                self.files.save(0, state_of(self.run, self.precision, self._kept()))
         except BaseException:
             self.files.close()
             raise
@@ -329,7 +334,7 @@ class Record:
         self._validated, self._found = kept["validated"], kept["found"]
         self._rows_before = kept["rows"]
         self._started = kept["started"]
-        self.feed.resume(kept["epoch_random"], kept["random"], place)
+        self.feed.resume(kept, place)
         return notes
 
     def _save(self) -> None:
@@ -341,9 +346,17 @@ class Record:
         self._save_epoch = False
         if here == self._saved:
             return
+        with failing_the_run():
+            self.files.save(place.step, state_of(self.run, self.precision, self._kept()))
+        self._saved = here
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what a checkpoint holds besides the run's parts."""
+        assert self.files is not None
+        place = self.place
         self._mean()  # no checkpoint is of parameters that such a loss has reached
-        kept = {
-            "place": list(here),
+        return {
+            "place": [place.epoch, place.batch, place.step, place.samples],
             "history": self.history,
             "best": self.best.state(),
             "epoch_loss": [self._epoch_loss.total, self._epoch_loss.rows],
@@ -354,10 +367,9 @@ class Record:
             "rows": self.files.metrics.rows,
             "started": self._started,
             "epoch_random": self.feed.epoch_random,
+            "at_end": self.feed.at_end,
             "random": self.feed.random(),
         }
-        self.files.save(place.step, state_of(self.run, self.precision, kept))
-        self._saved = here
 
     def _describe(self, status: str, **more: Any) -> None:
         """Write run.json, which `steepest runs` and the report read."""

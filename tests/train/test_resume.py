@@ -296,8 +296,8 @@ def test_another_model_is_refused(tmp_path: Path, model: nn.Module, message: str
 def test_a_damaged_checkpoint_changes_nothing(tmp_path: Path):
     with pytest.raises(Stopped):
         train(make(tmp_path / "a", stop=5))
-    (path,) = (tmp_path / "a" / "checkpoints").iterdir()
-    path.write_bytes(path.read_bytes()[:-100])
+    for path in (tmp_path / "a" / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
     metrics = (tmp_path / "a" / "metrics.jsonl").read_bytes()
     run = make(tmp_path / "a", resume=True)
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
@@ -313,10 +313,16 @@ def test_a_run_does_not_write_over_another(tmp_path: Path):
         train(make(tmp_path / "a"))
 
 
-def test_a_state_that_cannot_be_kept_fails_the_run(tmp_path: Path):
-    run = make(tmp_path / "a", optimizer="a user's")
-    run.optimizer.state[next(run.model.parameters())]["sum"] = torch.zeros(8, 3)
+def test_a_state_that_cannot_be_kept_is_refused_before_training(tmp_path: Path):
+    run = make(tmp_path / "a", optimizer="a user's", stop=1)
     run.optimizer.param_groups[0]["path"] = Path("x")
+    with pytest.raises(CheckpointError, match=r"got pathlib.*PosixPath in state"):
+        train(run)
+
+
+def test_a_state_that_cannot_be_kept_any_more_fails_the_run(tmp_path: Path):
+    run = make(tmp_path / "a", optimizer="a user's")
+    run.optimizer.register_step_post_hook(lambda o, *_: o.param_groups[0].update(path=Path("x")))
     with pytest.raises(RunError, match=r"got pathlib.*PosixPath in state"):
         train(run)
 
