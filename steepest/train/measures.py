@@ -50,7 +50,7 @@ def metrics_for(
     Regression: mse, mae and r2 of predictions and targets of one shape, in units of `1 / scale`
     (the target's standard deviation where it was standardised, for errors in its own units).
     Classification: accuracy, f1 (mean over the classes) and auroc (mean of each class against the
-    rest) of logits `(n, classes)` and class indices `(n,)`.
+    rest) of logits `(n, classes)` and class indices `(n,)`; a mean leaves absent classes out.
 
     Raises:
         RecipeError: the task is another one.
@@ -91,10 +91,16 @@ def _classification(classes: int) -> dict[str, OverAll]:
 
     # To look at every value for a wrong one would take most of the time.
     how: dict[str, Any] = {"num_classes": classes, "validate_args": False}
+
+    def auroc(prediction: Tensor, target: Tensor) -> Tensor:
+        rows = torch.stack([(target == k).sum() for k in range(classes)])
+        there = (rows > 0) & (rows < target.numel())  # torchmetrics gives an absent class 0
+        return multiclass_auroc(prediction, target, average="none", **how)[there].mean()
+
     return {
         "accuracy": OverAll(partial(multiclass_accuracy, average="micro", **how), True),
         "f1": OverAll(partial(multiclass_f1_score, average="macro", **how), True),
-        "auroc": OverAll(partial(multiclass_auroc, average="macro", **how), True),
+        "auroc": OverAll(auroc, True),
     }
 
 
