@@ -59,12 +59,13 @@ def new_folder(folder: Path | None, name: str) -> Path:
     Raises:
         RecipeError: it holds an earlier run, or cannot be made.
     """
-    from steepest.train.folder import CHECKPOINTS
+    from steepest.train.folder import CHECKPOINTS, OPTIONS
+    from steepest.train.lock import LOCK
 
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            if {path.name for path in folder.iterdir()} - {LOCK, f"{OPTIONS}.tmp"}:
                 go_on = f", or go on with --resume {shlex.quote(str(folder))}"
                 raise RecipeError(
                     f"A new run has a folder of its own: {folder} is not empty; choose another"

@@ -125,7 +125,7 @@ def make(folder: Path, kind: Callable[[], dict[str, Any]], *, resume: bool) -> R
 
 @pytest.fixture(scope="module")
 def doing() -> Iterator[mmap.mmap]:
-    with mmap.mmap(-1, 1) as shared:
+    with mmap.mmap(-1, 2) as shared:
         yield shared
 
 
@@ -156,7 +156,7 @@ def _told(monkeypatch: pytest.MonkeyPatch, doing: mmap.mmap) -> None:
     monkeypatch.setattr(picture, "draw_losses", lambda *_: None)
 
 
-def started(folder: Path, kind: Callable[[], dict[str, Any]]) -> int:
+def started(folder: Path, kind: Callable[[], dict[str, Any]], hook: Any = None) -> int:
     """Begin a run, or go on with it, in a process of its own; return its id."""
     child = os.fork()
     if child:
@@ -164,6 +164,8 @@ def started(folder: Path, kind: Callable[[], dict[str, Any]]) -> int:
     code = 1
     try:
         torch.set_num_threads(1)
+        if hook is not None:
+            sys.addaudithook(hook)
         run = make(folder, kind, resume=(folder / "options.json").exists())
         report = train(run)
         torch.save(
@@ -269,3 +271,44 @@ def test_killed_at_random_moments(
     took = (time.perf_counter() - begin) / kills.total()
     print(kind.__name__, seconds, dict(kills), "runs", runs, f"{took:.3f} s per kill")
     record_property("kills", dict(kills))
+
+
+def small() -> dict[str, Any]:
+    """Two epochs of two updates, with a checkpoint after each epoch."""
+    return batches() | {
+        "batches": data.Batches(X[:12], Y[:12], batch_size=4),
+        "epochs": 2,
+        "checkpoint_seconds": 60,
+        "checkpoint_epochs": 1,
+    }
+
+
+def dying(folder: Path, doing: mmap.mmap, at: int) -> Callable[[str, tuple[Any, ...]], None]:
+    """Return an audit hook that counts what a run asks of its files, and dies before one of them.
+
+    Each is to open, sync, rename, remove or cut a file, or to make a folder.
+    """
+    files = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate"}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "fsync" or (event in files and str(arguments[0]).startswith(str(folder))):
+            doing[1] += 1
+            if doing[1] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def test_killed_before_each_thing_that_it_does_to_a_file(tmp_path: Path, doing: mmap.mmap):
+    whole, _ = unbroken(tmp_path, small)
+    doing[1] = 0
+    counted = tmp_path / "counted"
+    assert os.waitpid(started(counted, small, dying(counted, doing, at=256)), 0)[1] == 0
+    count = doing[1]
+    assert 50 < count < 255
+    for at in range(1, count + 1):
+        doing[1] = 0
+        folder = tmp_path / str(at)
+        assert os.waitpid(started(folder, small, dying(folder, doing, at)), 0)[1] == signal.SIGKILL
+        assert os.waitpid(started(folder, small), 0)[1] == 0
+        assert_same(whole, left(folder), f"killed before {at} of {count}: ")
