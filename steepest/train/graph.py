@@ -1,0 +1,149 @@
+"""Graph: a traced step, made by torch.compile, and the short way to run it.
+
+torch looks before each run whether what the graph was made from still holds: 20 to 40
+microseconds, more than a small model's step. The short way leaves that out; it is open once two
+steps in a row have used the same graph with the same tensors.
+"""
+
+import re
+import warnings
+from collections.abc import Callable
+from operator import is_
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from steepest.errors import RecipeError, RunError
+from steepest.train.hosted import Hosted
+from steepest.train.traced import FIRST_GRADIENT, Step
+
+ATTEMPTS = 4
+"""How often a graph may be made anew, step after step, before it is given up."""
+
+OPTIONS: dict[str, Any] = {
+    "fallback_random": True,  # dropout draws the numbers that it draws without compilation
+    "size_asserts": False,  # whoever calls looks at shapes and strides
+    "alignment_asserts": False,
+    "cpp.vec_isa_ok": True,  # else it compiles and loads six programs to see what the CPU can
+}
+"""Inductor's; without the asserts a small model's step takes some microseconds less."""
+
+
+class Graph:
+    """One step as a graph, for batches of one shape.
+
+    Attributes:
+        seconds: what making it has taken so far.
+    """
+
+    def __init__(self, step: Step, count: int) -> None:
+        """Take a step that returns `count` tensors."""
+        self.seconds = 0.0
+        self._step, self._count = step, count
+        self._checked: Any = None
+        self._attempts = 0
+        self._whole = False
+        """Whether the graph gives what the step returns, and nothing for Python to do after it."""
+        self._made: Callable[..., Any] | None = None
+        self._seen: tuple[Any, ...] = ()
+        self._args: list[Any] = []
+        self._places: list[tuple[int, int]] = []
+        self._hosted: Hosted | None = None
+        self._short: Callable[..., Any] | None = None
+
+    def __call__(self, given: list[Tensor], hosted: Hosted, look: bool) -> tuple[Tensor, ...]:
+        """Run it over a batch, the target last; `look` whether it still holds.
+
+        Raises:
+            RecipeError: the step cannot be one graph.
+            RunError: it is another one at each step.
+        """
+        if self._short is None or look or hosted is not self._hosted:
+            return self._by_torch(given, hosted)
+        args = self._args
+        for place, k in self._places:
+            args[place] = given[k]
+        return self._short(*args)
+
+    def _by_torch(self, given: list[Tensor], hosted: Hosted) -> tuple[Tensor, ...]:
+        """Run the graph as torch.compile does, and find out how to run it without."""
+        given = [t.detach() for t in given]  # so that no other tensor is the same object
+        attempts, begin = self._attempts, perf_counter()
+        outputs = self._guarded(given, hosted)
+        anew = self._attempts > attempts
+        if anew:
+            self.seconds += perf_counter() - begin
+        else:
+            self._attempts = 0
+        places = {id(t): k for k, t in enumerate(given)}
+        args = [None if id(a) in places else a for a in self._seen]
+        same = len(args) == len(self._args) and all(map(is_, args, self._args))
+        self._short = self._made if same and not anew and self._whole else None
+        self._args, self._hosted = args, hosted
+        self._places = [(k, places[id(a)]) for k, a in enumerate(self._seen) if id(a) in places]
+        self._seen = ()
+        return outputs
+
+    def _guarded(self, given: list[Tensor], hosted: Hosted) -> tuple[Tensor, ...]:
+        import torch._dynamo as dynamo  # slow
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+        if self._attempts == ATTEMPTS:
+            raise RunError(
+                f"--compile step makes one graph for many steps: the model's changed {ATTEMPTS} "
+                "times in a row, so it must read something in Python that each step changes; "
+                "keep that in a buffer, or train without --compile step"
+            )
+        if self._checked is None:
+            options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
+            self._checked = torch.compile(self._step, backend=self._make, **options)
+        *inputs, target = given
+        try:
+            with dynamo.config.patch(trace_autograd_ops=True):
+                return self._checked(inputs, target, hosted.scalars, hosted.tensors)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            raise _refusal(str(error)) from error
+
+    def _make(self, module: GraphModule, example: list[Any]) -> Callable[..., Any]:
+        """Compile what torch has traced; torch.compile calls this."""
+        self._attempts += 1
+        results = module.graph.output_node().args[0]
+        self._whole = isinstance(results, tuple | list) and len(results) == self._count
+        self._made = made = by_inductor(module, example)
+
+        def run(*args: Any) -> Any:
+            self._seen = args
+            return made(*args)
+
+        return run
+
+
+def by_inductor(module: GraphModule, example: list[Any]) -> Callable[..., Any]:
+    """Return traced operations as native code."""
+    import torch._inductor as inductor  # slow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what torch itself calls
+        made: Any = inductor.compile(module, example, options=OPTIONS)
+    return made
+
+
+def _refusal(message: str) -> RecipeError:
+    """Say in one sentence why there is no graph; torch's message takes many lines."""
+    if FIRST_GRADIENT in message:
+        return RecipeError(
+            f"--compile step: {FIRST_GRADIENT}, when the optimizer has no states for it any more; "
+            "train without --compile step"
+        )
+    reason = re.sub(r"^backend='_make' raised:\s*", "", message).split("\n", 1)[0]
+    context = re.search(r"Developer debug context: (.+)", message)
+    place = re.findall(r'File "(.+)", line (\d+)', message.partition("from user code")[2])
+    reason += f" ({context[1]})" if context else ""
+    reason += f" in line {place[-1][1]} of {place[-1][0]}" if place else ""
+    return RecipeError(
+        f"--compile step makes one graph of the whole step, which torch.compile cannot: {reason}; "
+        "train without --compile step"
+    )
