@@ -32,6 +32,7 @@ SIGINT = 2
 
 COMMANDS = {
     "train": ("train", "RECIPE [options]", "train what a recipe makes"),
+    "predict": ("predict", "RUN --data NEW --out FILE", "what a run's model predicts of new rows"),
     "list": ("optimizers", "", "the optimizers, each with its paper"),
     "runs": ("runs", "[FOLDER]", "the runs of a folder as a table"),
     "report": ("report", "RUN [RUN ...]", "one HTML page about one run or several"),
