@@ -82,7 +82,7 @@ def save_weights(path: Path | str, weights: Mapping[str, Any]) -> None:
                 tied[name] = first[place]
             else:
                 first[place] = name
-                kept[name] = tensor.detach().resolve_conj().resolve_neg()
+                kept[name] = tensor.resolve_conj().resolve_neg()
     _write(path, Sealed("weights", kept, {"tied": json.dumps(tied)}))
 
 

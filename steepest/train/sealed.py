@@ -87,7 +87,7 @@ class Sealed:
         file.seek(self._begin)
         with hashing(self.size) as update:
             for name, tensor in self._tensors.items():
-                for chunk in chunks(bytes_of(tensor.cpu().contiguous())):
+                for chunk in chunks(bytes_of(tensor.detach().cpu().contiguous())):
                     update(digests[name], chunk)
                     file.write(chunk)
         header = self._header({name: digest.hexdigest() for name, digest in digests.items()})
@@ -159,7 +159,7 @@ _json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """Return the bytes of a contiguous tensor on the CPU, not copied."""
-    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def chunks(view: memoryview) -> Iterator[memoryview]:

@@ -140,7 +140,6 @@ class _Writing:
         return [list(pair) for pair in zip(keys, items, strict=True)]
 
     def tensor(self, tensor: Tensor, place: Place) -> dict[str, Any]:
-        tensor = tensor.detach()
         if tensor.is_sparse and not tensor.is_meta:
             parts = (tensor._indices(), tensor._values(), tensor.shape, tensor.is_coalesced())
             return {"sparse": self.items(parts, place)}

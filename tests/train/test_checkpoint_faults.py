@@ -1,6 +1,7 @@
 """A checkpoint that is not, byte for byte, the one that was written is refused in one sentence."""
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -274,6 +275,22 @@ def test_two_that_write_to_one_path_do_not_mix(path: Path):
     write_whole(path, write)
     assert "another process or thread is writing" in told[0]
     assert path.read_bytes() == b"mine"
+
+
+def test_a_file_that_another_process_just_put_in_place_is_let_be(path: Path, monkeypatch):
+    """It was opened under its temporary name before it was renamed, and unlocked after."""
+    temporary, flock, theirs = path.with_name(path.name + ".tmp"), fcntl.flock, b"theirs"
+    temporary.write_bytes(theirs)
+
+    def late(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        temporary.rename(path.with_name("theirs"))
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    save_checkpoint(path, {"x": 1})
+    assert path.with_name("theirs").read_bytes() == theirs
+    assert load_checkpoint(path) == {"x": 1}
 
 
 @pytest.mark.parametrize("kind", ["symlink", "pipe", "folder"])
