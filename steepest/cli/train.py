@@ -94,6 +94,7 @@ def summary(report: "Report") -> str:
         lines.append(f"  best in epoch {best['epoch']}: {', '.join(measured)}")
     if report.result:
         lines.append(f"  {report.result}")
+    lines += [f"  {note}" for note in report.notes]
     if report.folder is not None:
         lines.append(f"  files in {report.folder}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.clip import clip_grad_norm_
-from steepest.errors import HyperparameterError, RunError
+from steepest.errors import HyperparameterError, RecipeError, RunError
 from steepest.formula.extras import NORMS
 from steepest.optim.around import Around
 from steepest.train.graph import Graph
@@ -23,6 +23,8 @@ from steepest.train.traced import Layout, traced
 
 CHECKED = 64
 """Every so many steps torch looks at everything that the graph was made from."""
+TIMED = CHECKED // 2
+"""Which of so many steps is timed: far from the one at which torch looks."""
 MEASURED = 0.1
 """Seconds to measure steps without a graph."""
 GRAPHS = 8
@@ -75,10 +77,11 @@ class CompiledStep:
         self.gradient_norm: Tensor | None = None
         self._calls = 0
         self._times: list[float] = []
-        self._layouts: dict[Layout, dict[Any, Graph]] = {}
         self._hosted: Hosted | None = None
         self._graphs: dict[Any, Graph] = {}
+        self._graph: Graph | None = None
         self._outputs: tuple[Tensor, ...] = ()
+        self._batch: tuple[Sequence[Tensor], Tensor] | None = None  # the last one
 
     def __call__(self, inputs: Sequence[Tensor], target: Tensor) -> Tensor:
         """Make one step; return the loss of the batch before it, shape ().
@@ -88,47 +91,83 @@ class CompiledStep:
             HyperparameterError: a scalar of the formula cannot be computed.
         """
         self._calls += 1
+        self._batch = inputs, target
         turn = self._calls % CHECKED
-        if turn > 1:
-            return self._step([*inputs, target], look=False)
+        if turn != TIMED:
+            return self._step((*inputs, target), look=turn == 0)
         begin = perf_counter()
-        loss = self._step([*inputs, target], look=turn == 0)
-        if turn == 1 and self._calls > CHECKED:
+        loss = self._step((*inputs, target), look=False)
+        if self._calls > CHECKED:
             self._times.append(perf_counter() - begin)
         return loss
 
     @property
     def compile_seconds(self) -> float:
         """What making graphs has taken so far."""
-        return sum(g.seconds for graphs in self._layouts.values() for g in graphs.values())
+        return sum(graph.seconds for graph in self._graphs.values())
 
     @property
     def microseconds(self) -> float | None:
         """What a step takes: the median of one in 64; None before the 65th."""
         return statistics.median(self._times) * 1e6 if self._times else None
 
+    def told(self) -> tuple[str, ...]:
+        """Say after how many steps making the graphs pays; nothing before the 65th step."""
+        if self._batch is None or self.microseconds is None:
+            return ()
+        eager, seconds = eager_microseconds(self, *self._batch), self.compile_seconds
+        pays = steps_to_pay(seconds, eager, self.microseconds)
+        when = f"it pays after {pays:,.0f} steps" if math.isfinite(pays) else "it does not pay"
+        return (
+            f"compiled in {seconds:.1f} s: a step takes {self.microseconds:.0f} microseconds "
+            f"instead of {eager:.0f}, so {when}",
+        )
+
     def look(self) -> None:
         """Have the next step see what has changed in Python's values that the model reads."""
         self._calls = CHECKED * (self._calls // CHECKED + 1) - 1
 
-    def _step(self, given: list[Tensor], look: bool) -> Tensor:
+    def _step(self, given: tuple[Tensor, ...], look: bool) -> Tensor:
         optimizer = self.optimizer
         optimizer.check_learning()
         counted = optimizer.scheduled.evaluate(optimizer.param_groups)
         hosted = self._written()
         if hosted is None or not (self.rows is None or given[-1].shape[:1] == (self.rows,)):
             return self.alone(given)
-        mode = self.model.training
-        key = (mode, *[(t.dtype, t.device, t.shape, t.stride()) for t in given])
-        graph = self._graphs.get(key) or self._new_graph(key)
-        outputs = graph(given, hosted, look)
-        loss, self.gradient_norm = outputs[:2]
+        graph = self._graph
+        known = graph is not None and graph.training is self.model.training and not look
+        if graph is not None and known and graph.fits(given, hosted):
+            outputs = graph.run(given)
+        else:
+            graph = self._graph = self._graph_for(given, hosted.layout)
+            outputs = graph.by_torch(given, hosted)
+        self._outputs, self.gradient_norm = outputs, outputs[1]
         if hosted.around.clip_norm is not None:
-            optimizer._norm = float(self.gradient_norm)
-        self._outputs = outputs
+            optimizer._norm = float(outputs[1])
         for group in counted:
             group["schedule_step"] += 1
-        return loss
+        return outputs[0]
+
+    def _graph_for(self, given: tuple[Tensor, ...], layout: Layout) -> Graph:
+        """Return the graph for a batch like this one, the model in its mode."""
+        for t in given:
+            if not isinstance(t, Tensor) or t.layout is not torch.strided:
+                raise RecipeError(
+                    "--compile step: a batch is made of dense tensors, got a "
+                    f"{type(t).__name__}; train without --compile step"
+                )
+        mode = self.model.training
+        key = (layout, mode, *[(t.dtype, t.device, t.shape, t.stride()) for t in given])
+        if key not in self._graphs:
+            if sum(layout == known for known, *_ in self._graphs) == GRAPHS:
+                raise RunError(
+                    f"--compile step makes a graph for each shape of a batch, {GRAPHS} at most: "
+                    f"got one more, {tuple(given[-1].shape)} for the target; make batches of equal "
+                    "shapes, or train without --compile step"
+                )
+            step = traced(self.model, self.loss_fn, layout)
+            self._graphs[key] = Graph(step, 2 + layout.norms, mode)
+        return self._graphs[key]
 
     def _written(self) -> Hosted | None:
         """Return what the graph is given, with the scalars of this step; None for a first step."""
@@ -155,23 +194,9 @@ class CompiledStep:
         hosted = Hosted(refuse(self.model, self.optimizer), self.clip_norm, self.autocast)
         if self._hosted is not None and hosted.like(self._hosted):
             return self._hosted
-        self._graphs = self._layouts.setdefault(hosted.layout, {})
         return hosted
 
-    def _new_graph(self, key: Any) -> "Graph":
-        if len(self._graphs) == GRAPHS:
-            raise RunError(
-                f"--compile step makes a graph for each shape of a batch, {GRAPHS} at most: got "
-                f"one more, {tuple(key[-1][2])} for the target; make batches of equal shapes, or "
-                "train without --compile step"
-            )
-        assert self._hosted is not None
-        layout = self._hosted.layout
-        graph = Graph(traced(self.model, self.loss_fn, layout), count=2 + layout.norms)
-        self._graphs[key] = graph
-        return graph
-
-    def alone(self, given: list[Tensor]) -> Tensor:
+    def alone(self, given: tuple[Tensor, ...]) -> Tensor:
         """Make a step without a graph, over the inputs and, last, the target."""
         optimizer, half = self.optimizer, self.autocast
         optimizer.zero_grad()
@@ -226,7 +251,7 @@ def eager_microseconds(step: CompiledStep, inputs: Sequence[Tensor], target: Ten
     try:
         while len(times) < 3 or perf_counter() < end:
             begin = perf_counter()
-            twin.alone([*inputs, target])
+            twin.alone((*inputs, target))
             times.append(perf_counter() - begin)
     finally:
         set_random_state(numbers)

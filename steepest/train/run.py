@@ -150,6 +150,7 @@ class Run:
         if self.seed is not None:
             check_seed(self.seed)
         choose_device(self.device)
+        self._check_compile()
         self._check_limits()
         self._check_measures()
         _check_schedule(self.schedule)
@@ -171,6 +172,20 @@ class Run:
             return self.mode
         higher = getattr(self.metrics.get(self.monitor), "higher_is_better", False)
         return "max" if higher else "min"
+
+    def _check_compile(self) -> None:
+        if self.compile is None:
+            return
+        if self.accumulate > 1 or self.precision == "float16":
+            what = f"accumulate={self.accumulate}, precision={self.precision!r}"
+            raise RecipeError(
+                f"compile='step' makes a graph of one batch without a GradScaler: got {what}; "
+                "leave one of the two out"
+            )
+        if choose_device(self.device).type != "cpu":
+            raise RecipeError(
+                f"compile='step' is for the CPU: got {choose_device(self.device)}; leave it out"
+            )
 
     def _check_limits(self) -> None:
         if self.epochs is None and self.steps is None and self.seconds is None:
@@ -216,6 +231,7 @@ class Report:
         ended: why the run ended: "epochs", "steps", "seconds" or "patience".
         seconds: the time taken, in seconds, all parts of a resumed run together.
         result: the recipe's own sentence about the trained model; may be empty.
+        notes: what its reader should know: whether compiling paid, what to try.
     """
 
     name: str
@@ -226,6 +242,7 @@ class Report:
     seconds: float
     ended: str = "epochs"
     result: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def final(self) -> Row:

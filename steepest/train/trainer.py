@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.clip import clip_grad_norm_
 from steepest.errors import RecipeError
+from steepest.train.compiled import CompiledStep
 from steepest.train.device import choose_device
 from steepest.train.precision import Precision
 from steepest.train.record import Record
@@ -35,25 +36,31 @@ def train(run: Run) -> Report:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     schedule = run.schedule if callable(run.schedule) else None
     precision = Precision(run.precision, device)
+    compiled = compiled_step(run) if run.compile == "step" else None
 
     with Record(run, device, precision) as record:
         while record.goes_on():
             model.train()
             for window in record.windows():  # one batch, or as many as make an update
-                optimizer.zero_grad()
-                for (*inputs, target), share in window:
-                    with precision.forward:
-                        prediction = model(*inputs)  # 1. forward
-                        loss = loss_fn(prediction, target)  # 2. loss
-                    record.loss(loss, inputs, target)
-                    precision.scaled(loss, share).backward()  # 3. backward
-                record.gradients()
-                if run.clip_norm is not None:
-                    precision.unscale(optimizer)
-                    clip_grad_norm_(parameters, run.clip_norm)  # 4. clip
                 if schedule is not None:
                     scale_lr(optimizer, schedule(record.place.step))
-                precision.step(optimizer)  # 5. step
+                if compiled is not None:  # all five in one graph
+                    (((*inputs, target), _),) = window
+                    record.gradients()
+                    record.loss(compiled(inputs, target), inputs, target)
+                else:
+                    optimizer.zero_grad()
+                    for (*inputs, target), share in window:
+                        with precision.forward:
+                            prediction = model(*inputs)  # 1. forward
+                            loss = loss_fn(prediction, target)  # 2. loss
+                        record.loss(loss, inputs, target)
+                        precision.scaled(loss, share).backward()  # 3. backward
+                    record.gradients()
+                    if run.clip_norm is not None:
+                        precision.unscale(optimizer)
+                        clip_grad_norm_(parameters, run.clip_norm)  # 4. clip
+                    precision.step(optimizer)  # 5. step
                 if record.step():  # now and then something is due
                     if record.validation_due():
                         step_scheduler(run, record.validate())
@@ -61,7 +68,20 @@ def train(run: Run) -> Report:
                         break
             else:
                 step_scheduler(run, record.epoch())
-        return record.finish()
+        return record.finish(() if compiled is None else compiled.told())
+
+
+def compiled_step(run: Run) -> CompiledStep:
+    """Return the run's update as one graph."""
+    rows = getattr(run.batches, "batch_size", None)
+    return CompiledStep(
+        run.model,
+        run.optimizer,
+        run.loss_fn,
+        run.clip_norm,
+        autocast=None if run.precision == "float32" else getattr(torch, run.precision),
+        rows=rows if isinstance(rows, int) else None,
+    )
 
 
 def scale_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
