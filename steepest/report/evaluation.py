@@ -8,7 +8,7 @@ from typing import Any
 
 from steepest.report.chart import Chart, Key, Reported, Trace, plain, rounded
 from steepest.report.kept import EVALUATION
-from steepest.report.values import MINUS, items, number, read_json, short, text
+from steepest.report.values import MINUS, counted, items, number, read_json, short, text
 
 POINTS = 4000  # in a chart, of all runs together
 CLASSES = 100
@@ -62,7 +62,7 @@ class Classification:
         if not wrong:
             return right
         n, truth, taken = max(wrong, key=lambda found: found[0])
-        return f"{right} Most often {truth} is taken for {taken} ({n:,} times)."
+        return f"{right} Most often {truth} is taken for {taken} ({counted(n, 'time')})."
 
 
 Evaluation = Regression | Classification

@@ -121,8 +121,10 @@ def _compared(runs: Sequence[Reported], name: str) -> Compared:
     values = [number(run.curves.milestones.best.get(name)) for run in runs]
     known = [value for value in values if value is not None]
     modes = {run.kept.mode for run in runs if _chose(run, name)}
+    if name.endswith("loss"):
+        modes |= {"min"}
     best: float | None = None
-    if len(known) > 1 and (modes == {"max"} or name.endswith("loss")):
+    if len(set(known)) > 1 and len(modes) == 1:
         best = max(known) if modes == {"max"} else min(known)
     at = frozenset(k for k, value in enumerate(values) if value is not None and value == best)
     return Compared(_metric(name), [short(value) for value in values], at)

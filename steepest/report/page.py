@@ -173,7 +173,6 @@ def _drawn(chart: Chart) -> dict[str, Any]:
         "layout": chart.layout,
         "log": bool(chart.log),
         "height": chart.height,
-        "wide": chart.wide,
     }
 
 

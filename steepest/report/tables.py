@@ -9,7 +9,6 @@ from typing import Any
 from steepest.report.chart import Reported
 from steepest.report.headline import Compared
 from steepest.report.kept import KeptRun
-from steepest.report.learned import Learned
 from steepest.report.values import ABSENT, MINUS, items, mapping, short, text, whole
 
 MODULES = 500  # rows of a table of modules
@@ -75,7 +74,7 @@ def groups(runs: Sequence[Reported]) -> tuple[list[str], list[tuple[Reported, li
         for optimizer in [mapping(run.kept.facts.get("optimizer"))]
         for group in items(optimizer.get("groups"))[:GROUPS]
     ]
-    names = dict.fromkeys(name for *_, group in found for name in mapping(group.get("options")))
+    names = dict.fromkeys(name for *_, group in found for name in _options(group))
     rows = [(run, _group(optimizer, group, list(names))) for run, optimizer, group in found]
     return ["optimizer", "tensors", "parameters", *map(text, names)], rows
 
@@ -94,9 +93,8 @@ def facts(run: KeptRun) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value not in ("", ABSENT)]
 
 
-def learned(found: Sequence[Learned | None]) -> list[tuple[str, list[Bar | None]]]:
+def learned(numbers: Sequence[Mapping[str, float]]) -> list[tuple[str, list[Bar | None]]]:
     """Return each learned number by name, with its bar in each run."""
-    numbers = [{} if one is None else one.numbers for one in found]
     names = dict.fromkeys(name for one in numbers for name in one)
     values = [abs(value) for one in numbers for value in one.values() if isfinite(value)]
     most = max(values, default=0.0) or 1.0
@@ -108,8 +106,16 @@ def learned(found: Sequence[Learned | None]) -> list[tuple[str, list[Bar | None]
 
 def _group(optimizer: str, group: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     counts = [short(whole(group.get(key))) for key in ("tensors", "parameters")]
-    given = mapping(group.get("options"))
+    given = _options(group)
     return [optimizer or ABSENT, *counts, *(option_text(given, name) for name in names)]
+
+
+def _options(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a group's options with the lr that it began with, not what a schedule left of it."""
+    given = dict(mapping(group.get("options")))
+    if "initial_lr" in given:
+        given |= {"lr": given.pop("initial_lr")}
+    return given
 
 
 def _bar(value: float, most: float) -> Bar:

@@ -63,6 +63,7 @@ def step_charts(runs: Sequence[Reported]) -> list[Chart]:
         Chart(
             title=TITLES.get(name, said(name)),
             data=data,
+            layout={"yaxis": {"rangemode": "tozero"}},
             log=False if name == "lr" and prefers_log(data) is not None else prefers_log(data),
         )
         for name, data in found.items()
@@ -148,4 +149,4 @@ def _keys(run: Reported, train: list[Trace], validation: list[Trace]) -> list[Ke
 def _lost(run: Reported) -> str:
     lost = run.curves.milestones.lost
     who = "The loss" if run.alone else f"The loss of {run.label}"
-    return "" if lost is None else f"{who} was no finite number at update {short(lost)}."
+    return "" if lost is None else f"{who} was not a finite number at update {short(lost)}."

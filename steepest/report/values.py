@@ -86,7 +86,7 @@ def short(value: float | None) -> str:
     """Return a number in four digits; a dash for none."""
     if value is None:
         return ABSENT
-    if value == int(value) and abs(value) < 1e7:
+    if abs(value) < 1e7 and (value == int(value) or abs(value) >= 1000):
         return f"{value:,.0f}"
     mantissa, _, exponent = f"{value:.4g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa

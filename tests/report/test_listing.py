@@ -45,7 +45,7 @@ def runs(tmp_path, monkeypatch) -> Path:
         options={"lr": 0.01},
         started="2026-03-02T10:00:00+00:00",
         best={"epoch": 2, "step": 40, "value": 0.1},
-        seconds=70,
+        seconds=300,
     )
     made(
         Path("runs/sweep/c"),
@@ -104,7 +104,7 @@ def test_the_table_has_the_options_that_differ(runs, capsys):
     assert "best validation loss" in head
     assert rows[0].startswith("b ")
     assert rows[0].split()[-2:] == ["AdamW", "0.1"]
-    assert "1 min 10 s" in rows[2]
+    assert "5 min 0 s" in rows[2]
 
 
 def test_the_table_has_the_columns_asked_for(runs, capsys):

@@ -7,8 +7,10 @@ import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from steepest.data.transform import fit
 from steepest.errors import RecipeError
 from steepest.report import report_page, write_report
 from steepest.report.page import GENERATOR
@@ -178,6 +180,16 @@ FAULTS = {
         '{"task": "classification", "classes": ["a", "b"], "confusion": [[1, 2]]}',
         "it holds no square table of counts",
     ),
+    "evaluation.json ragged": (
+        "evaluation.json",
+        '{"task": "classification", "classes": ["a", "b"], "confusion": [[1, 2], [3]]}',
+        "it holds no square table of counts",
+    ),
+    "evaluation.json with a gap": (
+        "evaluation.json",
+        '{"task": "classification", "classes": ["a", "b"], "confusion": [[1, 2], [3, null]]}',
+        "it holds no square table of counts",
+    ),
     "evaluation.json of no task": ("evaluation.json", "{}", "evaluation.json is damaged"),
     "best.safetensors no weights": (
         "best.safetensors",
@@ -258,7 +270,7 @@ def test_a_diverged_run_names_the_update(tmp_path):
         for row in metrics(**FEW)
     ]
     page = read(small(tmp_path / "run", rows=rows))
-    assert "The loss was no finite number at update 35." in page.words
+    assert "The loss was not a finite number at update 35." in page.words
     assert None in page.charts["chart-1"]["data"][0]["y"]
 
 
@@ -295,6 +307,17 @@ def test_the_numbers_of_a_small_model_are_shown(tmp_path):
         assert words in page.words
 
 
+def test_the_weights_of_a_table_have_the_names_of_its_columns(tmp_path):
+    frame = pl.DataFrame(
+        {"rooms": [1.0, 2.0, 3.0], PLANTED: [3.0, 1.0, 2.0], "price": [1.0, 2.0, 4.0]}
+    )
+    run = small(tmp_path / "run", weights={"weight": [[0.5, -2.0]], "bias": [0.25]})
+    (run / "transform.json").write_text(fit(frame, target="price")[0].to_json())
+    words = read(run).words
+    assert words[words.index("weight rooms") :][:2] == ["weight rooms", "0.5"]
+    assert f"weight {PLANTED}" in words
+
+
 def test_the_numbers_of_a_larger_model_are_not(tmp_path):
     page = read(small(tmp_path / "run", weights={"weight": [[0.5] * 51]}))
     assert "weight[0, 0]" not in page.words
@@ -319,6 +342,27 @@ def test_several_runs_have_a_colour_each_and_their_differences(tmp_path):
     assert after[after.index("lr") :][:4] == ["lr", "0.001", "0.01", "0.001"]
     assert after[after.index("clip_norm") :][:4] == ["clip_norm", "none", "\N{EN DASH}", "none"]
     assert {"a/run-1", "b/run-1", "c/run-2"} <= set(page.words)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_best_value_of_the_metric_that_chose_is_bold(mode, tmp_path):
+    monitor = {"name": "validation_r2", "mode": mode}
+    runs = []
+    for k, value in enumerate((0.5, 0.7, 0.6)):
+        row = {"kind": "epoch", "epoch": 1, "step": 9, "loss": 1.0, "validation_r2": value}
+        runs.append(small(tmp_path / f"run-{k}", rows=[row], run={"monitor": monitor}))
+    made = report_page(runs)
+    assert re.findall("<b>([^<]*)</b>", made) == ["0.7" if mode == "max" else "0.5"]
+
+
+def test_a_group_has_the_lr_that_it_began_with(tmp_path):
+    group = {"tensors": 2, "parameters": 14, "options": {"lr": 1e-9, "initial_lr": 0.25}}
+    page = read(small(tmp_path / "run", run={"optimizer": {"name": "SGD", "groups": [group]}}))
+    at = page.words.index("SGD")
+    assert page.words[at - 4 : at + 4] == [
+        *("optimizer", "tensors", "parameters", "lr"),
+        *("SGD", "2", "14", "0.25"),
+    ]
 
 
 def test_a_report_takes_the_place_of_a_report_only(tmp_path):

@@ -6,7 +6,8 @@
   const root = document.documentElement;
   const titles = { step: "updates", samples: "rows", seconds: "seconds" };
   const hidden = new Set();
-  const PAPER = { wide: 650, half: 300 };
+  const PAPER = { whole: 650, half: 300 }; // pixels, on A4 and on Letter
+  const dark = matchMedia("(prefers-color-scheme: dark)");
   let place = document.querySelector("[data-place]")?.dataset.place ?? "step";
   let printing = false;
 
@@ -30,7 +31,8 @@
     if (xs) made.x = xs[place];
     if (ratios) {
       made.customdata = ratios;
-      made.z = ratios.map((row) => row.map((ratio) => (ratio > 0 ? Math.log10(ratio) : null)));
+      const power = (ratio) => (ratio === null ? null : Math.log10(Math.max(ratio, 1e-9)));
+      made.z = ratios.map((row) => row.map(power));
     }
     return made;
   }
@@ -51,6 +53,7 @@
 
   /* Return about five round numbers between two, by their logarithm where they are far apart. */
   function ticks(low, high) {
+    if (!(high > low)) return [low];
     const first = Math.floor(Math.log10(low));
     const decades = Math.log10(high / low);
     if (decades < 0.7) {
@@ -63,7 +66,8 @@
     const every = Math.ceil(decades / 7);
     const among = decades > 3 ? [1] : [1, 2, 5];
     const count = Math.ceil(decades / every) + 2;
-    return Array.from({ length: count }, (_, k) => among.map((n) => n * 10 ** (first + k * every))).flat();
+    const around = (k) => among.map((times) => times * 10 ** (first + k * every));
+    return Array.from({ length: count }, (_, k) => around(k)).flat();
   }
 
   function logarithmic(traces, range) {
@@ -77,7 +81,8 @@
 
   /* Return a number as text, a small or large one as a power of ten. */
   function tick(value) {
-    if (value >= 1e-3 && value < 1e6) return value.toLocaleString("en", { maximumSignificantDigits: 3 });
+    const plain = value >= 1e-3 && value < 1e6;
+    if (plain) return value.toLocaleString("en", { maximumSignificantDigits: 3 });
     const [mantissa, power] = value.toExponential(2).split("e");
     const times = Number(mantissa) === 1 ? "" : `${Number(mantissa)}·`;
     return times + "10" + Number(power).toString().replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻");
@@ -87,7 +92,8 @@
   function narrow(one) {
     const every = Math.ceil(one.y.length / 25);
     const tickvals = one.y.filter((_, k) => k % every === 0);
-    const ticktext = tickvals.map((name) => (name.length > 17 ? `${name.slice(0, 9)}…${name.slice(-7)}` : name));
+    const shorter = (name) => `${name.slice(0, 9)}…${name.slice(-7)}`;
+    const ticktext = tickvals.map((name) => (name.length > 17 ? shorter(name) : name));
     one.colorbar = { ...one.colorbar, orientation: "h", y: 1, yanchor: "bottom", ypad: 4 };
     return { tickvals, ticktext, tickfont: { size: 10 } };
   }
@@ -95,8 +101,15 @@
   function layout(chart, width) {
     const curves = chart.data.some((one) => one.xs);
     const unified = curves && chart.data[0].type === "scatter";
-    const hover = place === "seconds" ? ",.2f" : ",.0f";
-    const x = curves ? { title: titles[place], showline: true, hoverformat: hover } : {};
+    const time = {
+      title: titles[place],
+      rangemode: "tozero",
+      showline: true,
+      hoverformat: place === "seconds" ? ",.2f" : ",.0f",
+      spikethickness: 1,
+      spikedash: "solid",
+      spikecolor: "var(--faint)",
+    };
     const y = unified ? { tickformat: "~g", fixedrange: true } : {};
     const given = { ...chart.layout.yaxis };
     if (chart.log) Object.assign(given, logarithmic(chart.data, given.range));
@@ -116,7 +129,7 @@
         bordercolor: "var(--line)",
         font: { color: "var(--ink)", size: 12.5 },
       },
-      xaxis: axis(chart.layout.xaxis, x),
+      xaxis: axis(chart.layout.xaxis, curves ? time : {}),
       yaxis: axis(given, y),
     };
   }
@@ -124,7 +137,8 @@
   function draw(id) {
     const chart = charts[id];
     const div = document.getElementById(id);
-    const width = printing ? PAPER[chart.wide ? "wide" : "half"] : div.clientWidth;
+    const half = getComputedStyle(div.parentElement).gridColumnStart === "auto";
+    const width = printing ? PAPER[half ? "half" : "whole"] : div.clientWidth;
     const config = { displayModeBar: false, responsive: false, scrollZoom: false };
     const traces = chart.data.map(trace);
     const made = layout(chart, width);
@@ -162,11 +176,11 @@
     drawAll();
   });
   each("button.theme", () => {
-    const dark = root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-    root.dataset.theme = dark === "dark" ? "light" : "dark";
+    const shown = root.dataset.theme ?? (dark.matches ? "dark" : "light");
+    root.dataset.theme = shown === "dark" ? "light" : "dark";
     drawAll();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  dark.addEventListener("change", drawAll);
 
   let width = innerWidth;
   addEventListener("resize", () => {
