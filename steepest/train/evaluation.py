@@ -46,7 +46,7 @@ def _of(run: Run, batches: Iterable[Any]) -> dict[str, Any] | None:
             points.append((prediction.flatten().float().cpu(), target.flatten().cpu()))
         elif _is_classification(prediction, target):
             classes = prediction.shape[1]
-            named = (0 <= target) & (target < classes)  # not what a loss is told to ignore
+            named = (target >= 0) & (target < classes)  # not what a loss is told to ignore
             pairs = target[named].cpu() * classes + prediction[named].argmax(1).cpu()
             counted = pairs.bincount(minlength=classes * classes).view(classes, classes)
             confusion = counted if confusion is None else confusion + counted
