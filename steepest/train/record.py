@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.errors import RecipeError, RunError, SteepestError
 from steepest.train.best import Best
@@ -71,6 +72,9 @@ class Record:
         if run.seed is not None:
             seed_all(run.seed)
         notes = self._open(Path(run.folder)) if run.folder is not None else []
+        if isinstance(run.schedule, ReduceLROnPlateau):  # which does not say from where it goes
+            for group in run.optimizer.param_groups:
+                group.setdefault("initial_lr", float(group["lr"]))
         if run.progress:  # before, as it compares with torch's own number of threads
             show_opening(run, self.device, self.threads, notes)
         self._within.enter_context(computing_with(self.threads, run.deterministic))
@@ -307,14 +311,19 @@ class Record:
         """Open the run's folder, and go on from its checkpoint; return what there is to say."""
         self.files = RunFolder(folder, self.run)
         notes: list[str] = []
+        changed: list[str] = []
         try:
             begins = not self.run.resume or self.files.holds_nothing()
             if not begins:
                 _, state, notes = self.files.checkpoints.newest()
-                notes = [*notes, *self._resume(state)]
+                changed, newer = self._resume(state)
+                notes = [*notes, *changed, *newer]
             elif self.run.resume:
                 notes = ["the run was killed as it began, before its first checkpoint: it begins"]
             self.files.begin(self._rows_before, self.place.step)
+            if changed:
+                row = self._row("override", self.place.epoch + 1)
+                self.files.write(row | {"changed": changed})
             self._describe("running")
             if begins:  # from here on nothing is lost; a disk that is full is seen before training
                 self.files.save(0, state_of(self.run, self.precision, self._kept()))
@@ -323,8 +332,9 @@ class Record:
             raise
         return notes
 
-    def _resume(self, state: dict[str, Any]) -> list[str]:
-        kept, notes = restore(self.run, self.precision, state)
+    def _resume(self, state: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Take up a checkpoint; return what was overridden, and notes on the machine."""
+        kept, changed, newer = restore(self.run, self.precision, state)
         place = self.place
         place.epoch, place.batch, place.step, place.samples = kept["place"]
         self.history = list(kept["history"])
@@ -335,7 +345,7 @@ class Record:
         self._rows_before = kept["rows"]
         self._started = kept["started"]
         self.feed.resume(kept, place)
-        return notes
+        return changed, newer
 
     def _save(self) -> None:
         """Write a checkpoint, unless the last one is of this place."""

@@ -1,7 +1,8 @@
 """From a run to the state that its checkpoint holds, and back."""
 
+import inspect
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,10 @@ def state_of(run: Run, precision: Precision, kept: Mapping[str, Any]) -> dict[st
 
 def restore(
     run: Run, precision: Precision, state: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Put a checkpoint's state into the run's parts; return `kept` and what has changed since.
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Put a checkpoint's state into the run's parts.
+
+    Returns `kept`, sentences on the settings that were overridden, and notes on the machine.
 
     Everything is compared first, so that a refusal changes nothing.
 
@@ -49,24 +52,25 @@ def restore(
     except KeyError as error:
         raise CheckpointError(f"The checkpoint has no {error}: it is of another version") from None
     now = settings_of(run)
-    changed = [key for key in now if then.get(key) != now[key]]
-    told = [f"{key} was {then.get(key)!r} and is now {now[key]!r}" for key in changed]
+    changed = [key for key in {**now, **then} if then.get(key) != now.get(key)]
+    told = [f"{key} was {then.get(key)!r} and is now {now.get(key)!r}" for key in changed]
     _check_model(model, run.model.state_dict())
     _check_settings(run, changed, told)
     _check_parameters(parameters, _parameters(run))
     _check_ends(run, kept)
     groups = [dict(group) for group in run.optimizer.param_groups]
+    scheduled = dict(_scheduler_options(run.schedule))
     try:  # first, as it is the one that may still refuse
         run.optimizer.load_state_dict(optimizer)
     except (StateError, ValueError, KeyError) as error:
         raise CheckpointError(f"The checkpoint's optimizer state does not fit: {error}") from error
-    _override(run, groups, changed)
     run.model.load_state_dict(model)
     if isinstance(run.schedule, Scheduler) and schedule is not None:
         run.schedule.load_state_dict(schedule)
+    _override(run, groups, scheduled, changed)
     if precision.scaler is not None and scaler is not None:
         precision.scaler.load_state_dict(scaler)
-    return kept, [*told, *_newer(versions_then)]
+    return kept, told, _newer(versions_then)
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -78,8 +82,11 @@ def settings_of(run: Run) -> dict[str, Any]:
         "data": _data(run.batches),
         "kind of schedule": type(run.schedule).__name__,
         **({"schedule": repr(run.schedule)} if _shows_itself(run.schedule) else {}),
+        **{f"the schedule's {name}": _plain(v) for name, v in _scheduler_options(run.schedule)},
         **{name: getattr(run, name) for name in plain},
         "monitor": run.monitored,
+        "mode": run.best_is,
+        **dict(_around(run.optimizer)),
         **dict(_options(run)),
     }
 
@@ -94,12 +101,12 @@ def versions() -> dict[str, str]:
     }
 
 
-FREE = ("number of batches", "data", "optimizer", "kind of schedule")
+FIXED = ("number of batches", "data", "optimizer", "kind of schedule")
 """What makes another run of it, so that no override helps."""
 
 
 def _check_settings(run: Run, changed: list[str], told: list[str]) -> None:
-    other = [sentence for key, sentence in zip(changed, told, strict=True) if key in FREE]
+    other = [sentence for key, sentence in zip(changed, told, strict=True) if key in FIXED]
     if other or (changed and not run.override):
         can = "" if other else ", begin a new run, or override"
         raise CheckpointError(
@@ -155,44 +162,93 @@ def _options(run: Run) -> Iterator[tuple[str, Any]]:
     scheduled = optimizer.scheduled.groups if isinstance(optimizer, Optimizer) else []
     for k, group in enumerate(optimizer.param_groups):
         moving = {"params", "param_names", "initial_lr", "schedule_step"}
-        moving |= set(scheduled[k]) if k < len(scheduled) else set()
-        if isinstance(run.schedule, Scheduler) and "initial_lr" not in group:
-            moving.add("lr")  # by ReduceLROnPlateau, which does not say from where
+        own = scheduled[k] if k < len(scheduled) else {}
+        for name in filter(lambda name: _shows_itself(own[name]), own):
+            yield f"schedule of {name} of param group {k}", repr(own[name])
+        moving |= set(own)
         for name, value in group.items():
             if name not in moving:
                 started = group.get("initial_lr", value) if name == "lr" else value
                 yield f"{name} of param group {k}", _plain(started)
 
 
-def _override(run: Run, groups: list[dict[str, Any]], changed: list[str]) -> None:
-    """Put the options that were changed on purpose over those of the checkpoint."""
+def _around(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
+    """Yield what an optimizer of steepest does besides its formula."""
+    if isinstance(optimizer, Optimizer):
+        around = optimizer.around
+        told = {"clip_norm": around.clip_norm, "skip_nonfinite": around.skip_nonfinite}
+        for name, value in {**told, "average": around.extras.average, **dict(around.given)}.items():
+            yield f"the optimizer's {name}", value
+
+
+def _scheduler_options(schedule: object) -> Iterator[tuple[str, Any]]:
+    """Yield what a scheduler was made with, as far as it keeps that by the same names."""
+    if isinstance(schedule, Scheduler):
+        for name in inspect.signature(type(schedule)).parameters:
+            if name in vars(schedule) and name not in ("optimizer", "last_epoch"):
+                yield name, vars(schedule)[name]
+
+
+def _override(
+    run: Run, groups: list[dict[str, Any]], scheduled: dict[str, Any], changed: list[str]
+) -> None:
+    """Put what was changed on purpose over what the checkpoint had."""
+    for name in [name for name in scheduled if f"the schedule's {name}" in changed]:
+        setattr(run.schedule, name, scheduled[name])
     for k, (group, given) in enumerate(zip(run.optimizer.param_groups, groups, strict=True)):
         for name in [name for name in given if f"{name} of param group {k}" in changed]:
-            group[name] = given[name]
             if name == "lr" and "initial_lr" in group:
-                group["initial_lr"] = float(given.get("initial_lr", given["lr"]))
+                _override_lr(run, k, given)
+            else:
+                group[name] = given[name]
+
+
+def _override_lr(run: Run, k: int, given: Mapping[str, Any]) -> None:
+    """Give a scheduled group another lr to start from, as if it had had it from the start."""
+    group, first = run.optimizer.param_groups[k], float(given.get("initial_lr", given["lr"]))
+    lr = float(group["lr"]) * first / group["initial_lr"] if group["initial_lr"] else first
+    group["initial_lr"] = first
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+    for name, value in (("base_lrs", first), ("_last_lr", lr)):
+        if k < len(getattr(run.schedule, name, ())):
+            getattr(run.schedule, name)[k] = value
 
 
 def _newer(then: Mapping[str, str]) -> list[str]:
     now = versions()
-    changed = [f"{key} {then[key]} to {now[key]}" for key in now if then.get(key) != now[key]]
+    changed = [f"{key} {then.get(key)} to {now[key]}" for key in now if then.get(key) != now[key]]
     if not changed:
         return []
     return [f"the machine changed ({', '.join(changed)}): the last bits of numbers may differ"]
 
 
+ORDER = ("batch_size", "shuffle", "seed", "drop_last", "memory")
+"""What decides the order of rows, in the attributes of what hands them out."""
+
+
 def _data(batches: Any) -> str | None:
-    """Tell data apart by shapes and a checksum of some of its rows; None for unknown kinds."""
-    if not isinstance(batches, Batches):
-        return None
+    """Tell data apart by its order and, of tensors, by shapes and a checksum of some rows."""
+    source = batches if isinstance(batches, Batches) else getattr(batches, "dataset", None)
+    tensors = getattr(source, "tensors", ())
+    told = [str(tuple(tensor.shape)) for tensor in tensors]
+    order = {name: getattr(batches, name, None) for name in ORDER}
+    told += [f"{name} {value}" for name, value in order.items() if isinstance(value, int)]
+    if tensors and all(tensor.layout == torch.strided for tensor in tensors):
+        told.append(f"checksum {_checksum(tensors)}")
+    return ", ".join(told) or None
+
+
+def _checksum(tensors: Iterable[torch.Tensor]) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for tensor in batches.tensors:
+    for tensor in tensors:
         some = tensor[:: max(1, len(tensor) // MOST_SAMPLED)].detach().cpu().contiguous()
         digest.update(some.flatten().view(torch.uint8).numpy().tobytes())
-    shapes = " ".join(str(tuple(tensor.shape)) for tensor in batches.tensors)
-    return f"{shapes} in batches of {batches.batch_size}, checksum {digest.hexdigest()[:12]}"
+    return digest.hexdigest()[:12]
 
 
 def _shows_itself(schedule: object) -> bool:
