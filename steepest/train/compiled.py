@@ -112,10 +112,13 @@ class CompiledStep:
         return statistics.median(self._times) * 1e6 if self._times else None
 
     def told(self) -> tuple[str, ...]:
-        """Say after how many steps making the graphs pays; nothing before the 65th step."""
+        """Say after how many steps making the graphs pays; nothing of a short or odd run."""
         if self._batch is None or self.microseconds is None:
             return ()
-        eager, seconds = eager_microseconds(self, *self._batch), self.compile_seconds
+        try:
+            eager, seconds = eager_microseconds(self, *self._batch), self.compile_seconds
+        except (RuntimeError, TypeError, copy.Error):  # the model does not let itself be copied
+            return ()
         pays = steps_to_pay(seconds, eager, self.microseconds)
         when = f"it pays after {pays:,.0f} steps" if math.isfinite(pays) else "it does not pay"
         return (

@@ -12,11 +12,16 @@ from operator import is_
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+import steepest.kernels.job as J
 from steepest.errors import RecipeError, RunError
+from steepest.kernels import cpu
+from steepest.kernels.launch import Job, describe, pointers
+from steepest.kernels.tensors import unfit
 from steepest.train.hosted import Hosted
 from steepest.train.traced import FIRST_GRADIENT, Step
 
@@ -32,62 +37,86 @@ OPTIONS: dict[str, Any] = {
 """Inductor's; without the asserts a small model's step takes some microseconds less."""
 
 
+class Same:
+    """Tells in native code whether tensors are what and where they were, and a batch alike.
+
+    Args:
+        held: what stays: parameters, buffers, states.
+        given: a batch; others must have its dtypes, shapes and strides.
+    """
+
+    def __init__(self, held: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> None:
+        rows = np.full((len(given), J.GRAD + 1), -1, np.int64)
+        rows[:, :2] = 0  # no part of a launch, no count of steps
+        self._held = held
+        self._job = Job([t.numel() for t in given], rows, torch.float32)
+        describe(self._job, held, given)
+        self._moved = cpu.fixed("moved").call
+
+    def __call__(self, given: tuple[Tensor, ...]) -> bool:
+        return not self._moved(pointers(given), 0, self._job.address)
+
+
 class Graph:
-    """One step as a graph, for batches of one shape.
+    """One step as a graph, for batches of one shape and the model in one mode.
 
     Attributes:
+        training: the model's mode.
         seconds: what making it has taken so far.
     """
 
-    def __init__(self, step: Step, count: int) -> None:
+    def __init__(self, step: Step, count: int, training: bool) -> None:
         """Take a step that returns `count` tensors."""
-        self.seconds = 0.0
+        self.training, self.seconds = training, 0.0
         self._step, self._count = step, count
         self._checked: Any = None
         self._attempts = 0
-        self._whole = False
-        """Whether the graph gives what the step returns, and nothing for Python to do after it."""
-        self._made: Callable[..., Any] | None = None
         self._seen: tuple[Any, ...] = ()
+        self._ran: Callable[..., Any] | None = None
+        """What torch.compile ran last, if it gives what the step returns and nothing besides."""
         self._args: list[Any] = []
         self._places: list[tuple[int, int]] = []
         self._hosted: Hosted | None = None
-        self._short: Callable[..., Any] | None = None
+        self._same: Same | None = None
 
-    def __call__(self, given: list[Tensor], hosted: Hosted, look: bool) -> tuple[Tensor, ...]:
-        """Run it over a batch, the target last; `look` whether it still holds.
+    def fits(self, given: tuple[Tensor, ...], hosted: Hosted) -> bool:
+        """Tell whether it may be run over a batch as it is."""
+        return self._same is not None and hosted is self._hosted and self._same(given)
+
+    def run(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run it over a batch, the target last, once `fits` has said yes."""
+        args = self._args
+        for place, k in self._places:
+            args[place] = given[k]
+        assert self._ran is not None
+        return self._ran(*args)
+
+    def by_torch(self, given: tuple[Tensor, ...], hosted: Hosted) -> tuple[Tensor, ...]:
+        """Run it as torch.compile does, which looks whether it holds, and learn when it fits.
 
         Raises:
             RecipeError: the step cannot be one graph.
             RunError: it is another one at each step.
         """
-        if self._short is None or look or hosted is not self._hosted:
-            return self._by_torch(given, hosted)
-        args = self._args
-        for place, k in self._places:
-            args[place] = given[k]
-        return self._short(*args)
-
-    def _by_torch(self, given: list[Tensor], hosted: Hosted) -> tuple[Tensor, ...]:
-        """Run the graph as torch.compile does, and find out how to run it without."""
-        given = [t.detach() for t in given]  # so that no other tensor is the same object
+        aliases = tuple(t.detach() for t in given)  # no other tensor is the same object
         attempts, begin = self._attempts, perf_counter()
-        outputs = self._guarded(given, hosted)
-        anew = self._attempts > attempts
-        if anew:
+        outputs = self._guarded(aliases, hosted)
+        if anew := self._attempts > attempts:
             self.seconds += perf_counter() - begin
         else:
             self._attempts = 0
-        places = {id(t): k for k, t in enumerate(given)}
+        places = {id(t): k for k, t in enumerate(aliases)}
         args = [None if id(a) in places else a for a in self._seen]
-        same = len(args) == len(self._args) and all(map(is_, args, self._args))
-        self._short = self._made if same and not anew and self._whole else None
-        self._args, self._hosted = args, hosted
         self._places = [(k, places[id(a)]) for k, a in enumerate(self._seen) if id(a) in places]
-        self._seen = ()
+        again = len(args) == len(self._args) and all(map(is_, args, self._args))
+        self._args, self._hosted, self._seen, self._same = args, hosted, (), None
+        held = tuple(a for a in args if a is not None)
+        plain = all(isinstance(a, Tensor) for a in held) and unfit() is None
+        if again and plain and not anew and self._ran is not None:
+            self._same = Same(held, given)
         return outputs
 
-    def _guarded(self, given: list[Tensor], hosted: Hosted) -> tuple[Tensor, ...]:
+    def _guarded(self, given: tuple[Tensor, ...], hosted: Hosted) -> tuple[Tensor, ...]:
         import torch._dynamo as dynamo  # slow
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
@@ -111,11 +140,11 @@ class Graph:
         """Compile what torch has traced; torch.compile calls this."""
         self._attempts += 1
         results = module.graph.output_node().args[0]
-        self._whole = isinstance(results, tuple | list) and len(results) == self._count
-        self._made = made = by_inductor(module, example)
+        whole = isinstance(results, tuple | list) and len(results) == self._count
+        made = by_inductor(module, example)
 
         def run(*args: Any) -> Any:
-            self._seen = args
+            self._seen, self._ran = args, made if whole else None
             return made(*args)
 
         return run
