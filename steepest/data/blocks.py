@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import polars as pl
@@ -61,14 +61,27 @@ class Blocks:
         return min(self.block_rows, self.rows - block * self.block_rows)
 
     def map(self, block: int) -> list[Tensor]:
-        """Return a block's tensors `(rows, ...)`, which the system reads from disk when touched."""
+        """Return a block's tensors `(rows, ...)`, which the system reads from disk when touched.
+
+        What is written to them stays in memory.
+        """
+        return [torch.from_numpy(array) for array in self._mapped(block, "c")]
+
+    def standardise(self, column: int, mean: np.ndarray, std: np.ndarray) -> None:
+        """Subtract `mean` and divide by `std` `(width,)`, in the file."""
+        for block in range(len(self)):
+            array = self._mapped(block, "r+")[column]
+            array -= mean.astype(array.dtype)
+            array /= std.astype(array.dtype)
+
+    def _mapped(self, block: int, mode: Literal["c", "r+"]) -> list[np.ndarray]:
         rows, begin = self.height(block), self.places[block]
-        tensors = []
+        arrays = []
         for column in self.columns:
-            array = np.memmap(self.file, column.dtype, "c", begin, (rows, *column.shape))
-            tensors.append(torch.from_numpy(array))
-            begin += _padded(array.nbytes)
-        return tensors
+            shape = (rows, *column.shape)
+            arrays.append(np.memmap(self.file, column.dtype, mode, begin, shape))
+            begin += _padded(arrays[-1].nbytes)
+        return arrays
 
     def buffer(self, blocks: int, device: torch.device) -> list[Tensor]:
         """Return tensors with room for so many blocks."""
