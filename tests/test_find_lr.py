@@ -215,6 +215,56 @@ def test_updates_in_the_backward_pass_are_tested_and_left():
     assert losses[1] == losses[3]
 
 
+class Counting:
+    """A source and a loss that count their own calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.calls += 1
+        return iter([(X, Y)])
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        return nn.functional.mse_loss(prediction, target)
+
+
+def test_batches_and_losses_that_count_are_set_back():
+    batches, loss_fn = Counting(), Counting()
+    find_lr(run_of(OPTIMIZERS["SGD"], batches=batches, loss_fn=loss_fn), steps=20)
+    assert (batches.calls, loss_fn.calls) == (0, 0)
+
+
+def test_gradients_outside_of_the_optimizer_stay():
+    run = run_of(lambda m: optim.SGD(m.layers.parameters(), lr=0.1))
+    trained_before(run)
+    weight = run.model.norm.weight
+    kept = id(weight.grad), frozen(weight.grad)
+    find_lr(run, steps=20)
+    assert (id(weight.grad), frozen(weight.grad)) == kept
+
+
+def test_half_precision_clips_what_is_not_scaled():
+    sgd = OPTIMIZERS["torch SGD"]
+    losses = [
+        find_lr(run_of(sgd, precision=precision, clip_norm=0.5), end=0.5, steps=20).losses
+        for precision in ("float32", "float16")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_it_computes_as_the_run_would():
+    seen: list[tuple[int, bool]] = []
+
+    def loss_fn(prediction: Tensor, target: Tensor) -> Tensor:
+        seen.append((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()))
+        return nn.functional.mse_loss(prediction, target)
+
+    find_lr(run_of(OPTIMIZERS["SGD"], loss_fn=loss_fn, threads=2, deterministic=True), steps=20)
+    assert set(seen) == {(2, True)}
+
+
 class BangError(Exception):
     pass
 
@@ -397,9 +447,9 @@ def test_a_model_apart_from_its_loss_is_named():
     assert "as no gradient reached a parameter: is the model connected to the loss" in found.reason
 
 
-def test_nan_in_the_data_is_named():
-    found = find_lr(run_of(OPTIMIZERS["SGD"], batches=[(X * math.nan, Y)]))
-    assert (found.suggestion, found.lrs) == (None, ())
+def test_nan_in_the_data_is_named_and_not_learned():
+    found, seen = watched(run_of(OPTIMIZERS["SGD"], batches=[(X * math.nan, Y)]))
+    assert (found.suggestion, found.lrs, seen) == (None, (), [])
     assert "look for NaN in the data" in found.reason
 
 

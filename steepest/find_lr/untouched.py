@@ -82,13 +82,11 @@ def _tensor(tensor: Tensor) -> Back:
 def _module(module: nn.Module, memo: dict[int, Any]) -> Back:
     back_attributes = _attributes(module, vars(module).keys() - OF_TORCH, memo)
     tables = [(table, dict(table)) for table in (module._parameters, module._buffers)]
-    training = module.training
 
     def back() -> None:
         for table, before in tables:
             _refill(table, before)
         back_attributes()
-        module.training = training
 
     return back
 
