@@ -16,7 +16,7 @@ BAR_SECONDS = 0.1  # between two drawings
 LINE_SECONDS = 1.0  # at least, between two lines
 LINE_BATCHES = 100
 WIDE = 120  # characters, from which bar and figures fit into one line
-MOST_MEASURED = 2  # of validation's numbers, the loss first
+MOST_MEASURED = 2  # of validation's numbers in a bar, the loss first
 EPOCH_LINES = 20  # about so many epoch lines, however many epochs, unless they are slow
 
 
@@ -96,8 +96,8 @@ class Nothing:
 class Lines:
     """Plain lines for a log: one per epoch, and one per 100 batches where epochs are long.
 
-    Neither floods a log: lines come at most once a second, and epoch lines that come faster are
-    thinned out to about twenty a run, the last one always among them.
+    Neither floods a log: lines come at most once a second, and those of epochs that come faster
+    are thinned out to about twenty a run. The last one is always among them.
     """
 
     seconds = LINE_SECONDS
@@ -107,6 +107,7 @@ class Lines:
         self._pace = Pace(start)
         self._last = perf_counter()
         self._last_hundred = (start.epoch, start.batch // LINE_BATCHES)
+        self._held: list[str] = []  # the last row's line, if it was left out
 
     def draw(self, place: Place, loss: float, lr: float) -> None:
         """Write a line if another 100 batches of this epoch are done."""
@@ -119,23 +120,25 @@ class Lines:
         self._line(parts)
 
     def row(self, place: Place, row: Row) -> None:
-        """Write an epoch's line, unless epochs come faster than a log wants them."""
-        every = math.ceil(place.epochs / EPOCH_LINES) if place.epochs else 1
-        late = perf_counter() - self._last >= LINE_SECONDS
-        if not (place.ended() or (place.epochs and place.epoch % every == 0) or late):
-            return
+        """Write a row's line, unless rows come faster than a log wants them."""
         parts = [_of("epoch", row["epoch"], place.epochs), f"step {place.step}"]
         parts += [f"loss {row['loss']:.4g}"] if "loss" in row else []
-        parts += _measured(row)
+        parts += [_measured(row)]
         parts += [f"lr {row['lr']:.3g}"] if "lr" in row else []
-        parts += [self._pace.text(place)]
-        self._line(parts)
+        every = math.ceil(place.epochs / EPOCH_LINES) if place.epochs else 0
+        due = "loss" in row and every and place.epoch % every == 0
+        if due or place.ended() or perf_counter() - self._last >= LINE_SECONDS:
+            self._line([*parts, self._pace.text(place)])
+        else:
+            self._held = parts
 
     def close(self) -> None:
-        """Leave the lines as they are."""
+        """Write the last row's line, if it was left out."""
+        if self._held:
+            self._line(self._held)
 
     def _line(self, parts: list[str]) -> None:
-        self._last = perf_counter()
+        self._last, self._held = perf_counter(), []
         self._write("  ".join(part for part in parts if part))
 
 
@@ -151,7 +154,7 @@ class Bar:
 
         console = console or Console(stderr=True)
         self._pace = Pace(start, smooth=0.7)
-        self._validation: list[str] = []
+        self._validation = ""
         self._shown = Progress(
             TextColumn("[bold]{task.description}[/bold]"),
             BarColumn(bar_width=20 if console.width >= WIDE else 8),
@@ -167,7 +170,7 @@ class Bar:
         """Draw the bar."""
         fraction = place.fraction()
         left = "" if fraction is None else f"{_clock(self._pace.seconds_left(fraction))} left"
-        parts = [_epoch(place), f"loss {loss:.4g}", *self._validation, f"lr {lr:.3g}"]
+        parts = [_epoch(place), f"loss {loss:.4g}", self._validation, f"lr {lr:.3g}"]
         parts += [self._pace.text(place), left]
         self._shown.update(
             self._task,
@@ -179,7 +182,7 @@ class Bar:
 
     def row(self, place: Place, row: Row) -> None:
         """Keep what validation measured for the next drawing."""
-        self._validation = _measured(row) or self._validation
+        self._validation = _measured(row, MOST_MEASURED) or self._validation
         if "loss" in row and place.ended():
             self.draw(place, row["loss"], row["lr"])
 
@@ -238,10 +241,11 @@ def _of(what: str, number: int, end: int | None) -> str:
     return f"{what} {number}" if end is None else f"{what} {number}/{end}"
 
 
-def _measured(row: Row) -> list[str]:
-    """Return what validation measured, the loss first."""
-    names = [name for name in row if name.startswith("validation_")]
-    return [f"{name.replace('_', ' ')} {_number(row[name])}" for name in names[:MOST_MEASURED]]
+def _measured(row: Row, most: int | None = None) -> str:
+    """Return what validation measured, the loss first: "validation loss 0.25, r2 0.9"."""
+    found = {name: value for name, value in row.items() if name.startswith("validation_")}
+    parts = [f"{name.removeprefix('validation_')} {_number(v)}" for name, v in found.items()]
+    return f"validation {', '.join(parts[:most])}" if parts else ""
 
 
 def _number(value: float | None) -> str:
