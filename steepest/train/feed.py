@@ -46,6 +46,9 @@ class Feed:
         set_random_state(random, self.device, self.batches)
         if place.batch:
             self._resumed = random
+        if place.epoch and getattr(self.batches, "persistent_workers", False):
+            iter(self.batches)  # workers that live on draw their seed in the first epoch alone
+            set_random_state(random, self.device, self.batches)
 
     def random(self) -> dict[str, Any]:
         """Return the random state of now."""

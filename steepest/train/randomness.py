@@ -71,9 +71,10 @@ def _random_of(device: torch.device) -> Any:
 
 
 def _generators(batches: object) -> Iterator[torch.Generator]:
-    """Yield the generators of a `DataLoader` that has its own, each once."""
+    """Yield the generators that a `DataLoader` and its samplers have of their own, each once."""
     if not isinstance(batches, DataLoader):
         return
-    owners: Iterable[object] = (batches, batches.sampler, batches.batch_sampler)
+    inner = getattr(batches.batch_sampler, "sampler", None)
+    owners: Iterable[object] = (batches, batches.sampler, batches.batch_sampler, inner)
     found = {id(g): g for owner in owners if (g := getattr(owner, "generator", None)) is not None}
     yield from found.values()

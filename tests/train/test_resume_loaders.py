@@ -1,0 +1,152 @@
+"""A run over a loader of any kind is resumed bit for bit, or refused with the reason."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+
+from steepest import data as ours
+from steepest import schedules
+from steepest.train import Stopped, train
+
+X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
+Y = X.sum(1, keepdim=True)
+ROWS = TensorDataset(X, Y)
+
+
+class Noisy(TensorDataset):
+    """Rows with noise from every random state."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        x, y = super().__getitem__(index)
+        return x + 0.1 * torch.rand(3) + 0.1 * random.random() + 0.1 * float(np.random.rand()), y
+
+
+class Stream(IterableDataset[Any]):
+    """Rows in an order that is drawn anew in each epoch; a worker reads its share."""
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        number, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for index in torch.randperm(len(X)).tolist()[number::count]:
+            yield X[index] + 0.1 * torch.rand(3), Y[index]
+
+
+def own() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+def weighted(**options: Any) -> WeightedRandomSampler:
+    return WeightedRandomSampler([1.0] * 7 + [3.0] * 7, 14, **options)
+
+
+SOURCES: dict[str, Callable[[Any], Any]] = {
+    "shuffled": lambda load: load(ROWS, shuffle=True),
+    "a generator": lambda load: load(ROWS, shuffle=True, generator=own()),
+    "dropping the last": lambda load: load(ROWS, shuffle=True, drop_last=True, generator=own()),
+    "a subset": lambda load: load(Subset(ROWS, [*range(3, 13)]), shuffle=True),
+    "noise": lambda load: load(Noisy(X, Y), shuffle=True, generator=own()),
+    "weighted": lambda load: load(ROWS, sampler=weighted()),
+    "weighted by its own": lambda load: load(ROWS, sampler=weighted(generator=own())),
+    "with replacement": lambda load: load(
+        ROWS, sampler=RandomSampler(ROWS, replacement=True, num_samples=40, generator=own())
+    ),
+    "a sampler of batches": lambda load: load(
+        ROWS,
+        batch_size=1,
+        batch_sampler=BatchSampler(RandomSampler(ROWS, generator=own()), 4, False),
+    ),
+    "in order": lambda load: load(ROWS, sampler=SequentialSampler(ROWS)),
+    "a stream": lambda load: load(Stream()),
+}
+LOADERS = {"torch": torch.utils.data.DataLoader, "steepest": ours.DataLoader}
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no disk: nothing here cuts its power."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def stopped_and_resumed(
+    make: Any, outcome: Any, folder: Path, stops: list[int], source: Callable[[], Any], **how: Any
+) -> Any:
+    done = 0
+    for stop in stops:
+        with pytest.raises(Stopped, match=f"stopped after step {stop}"):
+            train(make(stop - done, batches=source(), folder=folder, resume=done > 0, **how))
+        done = stop
+    run = make(batches=source(), folder=folder, resume=True, **how)
+    return outcome(run, train(run))
+
+
+def whole(make: Any, outcome: Any, folder: Path, source: Callable[[], Any], **how: Any) -> Any:
+    run = make(batches=source(), folder=folder, **how)
+    return outcome(run, train(run))
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_stopped_at_every_step(
+    make: Any, outcome: Any, same: Any, tmp_path: Path, loader: str, kind: str
+):
+    def load(dataset: Any, batch_size: int = 4, **options: Any) -> Any:
+        return LOADERS[loader](dataset, batch_size=batch_size, **options)
+
+    def source() -> Any:
+        return SOURCES[kind](load)
+
+    how = {"schedule": lambda _: schedules.cosine(total=12, warmup=5), "epochs": 2}
+    unbroken = whole(make, outcome, tmp_path / "whole", source, **how)
+    every = [*range(1, unbroken["history"][-1]["step"] + 1)]
+    for stops in (every, [2], every[len(every) // 2 - 1 :][:1]):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        same(unbroken, stopped_and_resumed(make, outcome, folder, stops, source, **how))
+
+
+WORKERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "noise": (Noisy(X, Y), {"shuffle": True}),
+    "noise and a generator": (Noisy(X, Y), {"shuffle": True, "generator": own}),
+    "weighted": (Noisy(X, Y), {"sampler": weighted}),
+    "a stream": (Stream(), {}),
+    "living on": (ROWS, {"shuffle": True, "persistent_workers": True}),
+    "living on, a generator": (
+        ROWS, {"shuffle": True, "persistent_workers": True, "generator": own}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("dataset", "options"), WORKERS.values(), ids=WORKERS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_with_workers(
+    make: Any,
+    outcome: Any,
+    same: Any,
+    tmp_path: Path,
+    loader: str,
+    dataset: Any,
+    options: dict[str, Any],
+):
+    def source() -> Any:
+        made = {name: value() if callable(value) else value for name, value in options.items()}
+        return LOADERS[loader](dataset, batch_size=4, num_workers=2, **made)
+
+    unbroken = whole(make, outcome, tmp_path / "whole", source)
+    found = stopped_and_resumed(make, outcome, tmp_path / "stopped", [2, 4, 7], source)
+    same(unbroken, found)
