@@ -246,12 +246,13 @@ def test_gradients_outside_of_the_optimizer_stay():
 
 
 def test_half_precision_clips_what_is_not_scaled():
-    sgd = OPTIMIZERS["torch SGD"]
+    run = replace(line.run(rows=1000), progress=False, clip_norm=1.0)
     losses = [
-        find_lr(run_of(sgd, precision=precision, clip_norm=0.5), end=0.5, steps=20).losses
+        find_lr(replace(run, precision=precision), start=1e-3, end=1.0, steps=40).losses
         for precision in ("float32", "float16")
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert min(losses[0]) < 0.1 * losses[0][0]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1, abs=0.1)
 
 
 def test_it_computes_as_the_run_would():
