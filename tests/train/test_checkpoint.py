@@ -204,6 +204,7 @@ REFUSED = {
     "module": (nn.Linear(1, 1), "Linear in state"),
     "version": (torch.__version__, "TorchVersion in state"),
     "holds itself": (itself(), "or one that holds itself"),
+    "long text": ("x" * 2**24, "take at most 16,777,216 bytes: got 16,7"),
     "long number": (10**5000, "up to 4,300 digits"),
     "meta": (torch.empty(2, device="meta"), "on the meta device"),
     "quantized": (
