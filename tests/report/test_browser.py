@@ -95,6 +95,7 @@ def test_no_chart_is_wider_than_its_card(browser, pages):
 
 
 COLOUR = "getComputedStyle(document.querySelector('.plot .xtick text')).fill"
+FAINT = {"light": "rgb(98, 108, 120)", "dark": "rgb(152, 162, 176)"}
 PAGE = "getComputedStyle(document.body).backgroundColor"
 
 
@@ -102,11 +103,10 @@ PAGE = "getComputedStyle(document.body).backgroundColor"
 def test_charts_follow_the_theme(scheme, browser, pages):
     browser.open(pages["linear"], DESK, scheme=scheme)
     before = [browser.value(COLOUR), browser.value(PAGE)]
-    faint = {"light": "rgb(98, 108, 120)", "dark": "rgb(152, 162, 176)"}
-    assert before[0] == faint[scheme]
+    assert before[0] == FAINT[scheme]
     browser.value("document.querySelector('button.theme').click()")
     after = [browser.value(COLOUR), browser.value(PAGE)]
-    assert after[0] == faint["dark" if scheme == "light" else "light"]
+    assert after[0] == FAINT["dark" if scheme == "light" else "light"]
     assert after[1] != before[1]
 
 
@@ -142,14 +142,21 @@ def test_a_mouse_over_a_chart_reads_its_values(browser, pages, tmp_path):
         assert words in said
 
 
-@pytest.mark.parametrize("name", ["houses-1", "three"])
-def test_paper_gets_light_charts_as_vectors(name, browser, pages, tmp_path):
-    browser.open(pages[name], DESK, scheme="dark")
+@pytest.mark.parametrize(("name", "chosen"), [("houses-1", None), ("three", "dark")])
+def test_paper_gets_light_charts_as_vectors(name, chosen, browser, pages, tmp_path):
+    browser.open(pages[name], DESK, scheme="light" if chosen else "dark")
+    if chosen:
+        browser.value("document.querySelector('button.theme').click()")
     paper = tmp_path / f"{name}.pdf"
     browser.paper(paper)
     written = paper.read_bytes()
     assert written.startswith(b"%PDF")
     assert 3 <= written.count(b"/Type /Page\n") <= 7
     assert b"/Subtype /Image" not in written
-    assert browser.value("document.documentElement.dataset.theme") is None
-    assert browser.value(COLOUR) == "rgb(152, 162, 176)"
+    assert browser.value("document.documentElement.dataset.theme") == chosen
+    after = browser.value(COLOUR)
+    browser.value("dispatchEvent(new Event('beforeprint'))")
+    assert browser.value(COLOUR) == FAINT["light"]
+    assert browser.value("document.querySelector('.plot')._fullLayout.width") == 650
+    browser.value("dispatchEvent(new Event('afterprint'))")
+    assert after == browser.value(COLOUR) == FAINT["dark"]
