@@ -1,20 +1,16 @@
 """From a run to the state that its checkpoint holds, and back."""
 
-import inspect
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from steepest.data import Batches
 from steepest.errors import CheckpointError, StateError
-from steepest.optim import Optimizer
 from steepest.train.precision import Precision
-from steepest.train.run import Run, Scheduler, length_of
-
-MOST_SAMPLED = 1024  # rows that tell data apart
+from steepest.train.run import Run, Scheduler
+from steepest.train.settings import scheduler_options, settings_of
 
 
 def state_of(run: Run, precision: Precision, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +55,7 @@ def restore(
     _check_parameters(parameters, _parameters(run))
     _check_ends(run, kept)
     groups = [dict(group) for group in run.optimizer.param_groups]
-    scheduled = dict(_scheduler_options(run.schedule))
+    scheduled = dict(scheduler_options(run.schedule))
     try:  # first, as it is the one that may still refuse
         run.optimizer.load_state_dict(optimizer)
     except (StateError, ValueError, KeyError) as error:
@@ -71,24 +67,6 @@ def restore(
     if precision.scaler is not None and scaler is not None:
         precision.scaler.load_state_dict(scaler)
     return kept, told, _newer(versions_then)
-
-
-def settings_of(run: Run) -> dict[str, Any]:
-    """Return what decides a run's numbers, by names that a sentence can show."""
-    plain = ("seed", "accumulate", "precision", "clip_norm", "compile", "validate_steps")
-    return {
-        "optimizer": type(run.optimizer).__name__,
-        "number of batches": length_of(run.batches),
-        "data": _data(run.batches),
-        "kind of schedule": type(run.schedule).__name__,
-        **({"schedule": repr(run.schedule)} if _shows_itself(run.schedule) else {}),
-        **{f"the schedule's {name}": _plain(v) for name, v in _scheduler_options(run.schedule)},
-        **{name: getattr(run, name) for name in plain},
-        "monitor": run.monitored,
-        "mode": run.best_is,
-        **dict(_around(run.optimizer)),
-        **dict(_options(run)),
-    }
 
 
 def versions() -> dict[str, str]:
@@ -156,39 +134,6 @@ def _parameters(run: Run) -> list[str]:
     return [f"{names.get(id(p), 'a tensor')} {tuple(p.shape)}" for p in every]
 
 
-def _options(run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield each group's options as they were given, not as a schedule has changed them."""
-    optimizer = run.optimizer
-    scheduled = optimizer.scheduled.groups if isinstance(optimizer, Optimizer) else []
-    for k, group in enumerate(optimizer.param_groups):
-        moving = {"params", "param_names", "initial_lr", "schedule_step"}
-        own = scheduled[k] if k < len(scheduled) else {}
-        for name in filter(lambda name: _shows_itself(own[name]), own):
-            yield f"schedule of {name} of param group {k}", repr(own[name])
-        moving |= set(own)
-        for name, value in group.items():
-            if name not in moving:
-                started = group.get("initial_lr", value) if name == "lr" else value
-                yield f"{name} of param group {k}", _plain(started)
-
-
-def _around(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
-    """Yield what an optimizer of steepest does besides its formula."""
-    if isinstance(optimizer, Optimizer):
-        around = optimizer.around
-        told = {"clip_norm": around.clip_norm, "skip_nonfinite": around.skip_nonfinite}
-        for name, value in {**told, "average": around.extras.average, **dict(around.given)}.items():
-            yield f"the optimizer's {name}", value
-
-
-def _scheduler_options(schedule: object) -> Iterator[tuple[str, Any]]:
-    """Yield what a scheduler was made with, as far as it keeps that by the same names."""
-    if isinstance(schedule, Scheduler):
-        for name in inspect.signature(type(schedule)).parameters:
-            if name in vars(schedule) and name not in ("optimizer", "last_epoch"):
-                yield name, vars(schedule)[name]
-
-
 def _override(
     run: Run, groups: list[dict[str, Any]], scheduled: dict[str, Any], changed: list[str]
 ) -> None:
@@ -225,45 +170,7 @@ def _newer(then: Mapping[str, str]) -> list[str]:
     return [f"the machine changed ({', '.join(changed)}): the last bits of numbers may differ"]
 
 
-ORDER = ("batch_size", "shuffle", "seed", "drop_last", "memory")
-"""What decides the order of rows, in the attributes of what hands them out."""
-
-
-def _data(batches: Any) -> str | None:
-    """Tell data apart by its order and, of tensors, by shapes and a checksum of some rows."""
-    source = batches if isinstance(batches, Batches) else getattr(batches, "dataset", None)
-    tensors = getattr(source, "tensors", ())
-    told = [str(tuple(tensor.shape)) for tensor in tensors]
-    order = {name: getattr(batches, name, None) for name in ORDER}
-    told += [f"{name} {value}" for name, value in order.items() if isinstance(value, int)]
-    if tensors and all(tensor.layout == torch.strided for tensor in tensors):
-        told.append(f"checksum {_checksum(tensors)}")
-    return ", ".join(told) or None
-
-
-def _checksum(tensors: Iterable[torch.Tensor]) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        some = tensor[:: max(1, len(tensor) // MOST_SAMPLED)].detach().cpu().contiguous()
-        digest.update(some.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def _shows_itself(schedule: object) -> bool:
-    return callable(schedule) and " at 0x" not in repr(schedule)
-
-
 def _shape(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.")
     return "absent" if value is None else type(value).__name__
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
