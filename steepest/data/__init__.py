@@ -9,26 +9,31 @@ from steepest.data.loader import DataLoader
 
 if TYPE_CHECKING:
     from steepest.data.stream import Stream
+    from steepest.data.streamed import StreamedTable, stream_table
     from steepest.data.tables import Table, Transform, load_table, read_table
 
 __all__ = [
     "Batches",
     "DataLoader",
     "Stream",
+    "StreamedTable",
     "Table",
     "Transform",
     "load_table",
     "read_table",
+    "stream_table",
     "synthetic",
 ]
 
 # polars takes 0.2 seconds to import, which a loop over tensors need not wait for.
 LATER = {
     "Stream": "stream",
+    "StreamedTable": "streamed",
     "Table": "tables",
     "Transform": "tables",
     "load_table": "tables",
     "read_table": "tables",
+    "stream_table": "streamed",
 }
 
 

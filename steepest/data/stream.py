@@ -19,7 +19,8 @@ class Stream:
     """Hand out rows that lie on disk in batches, in an order fixed by seed and epoch.
 
     It is used as `Batches` is: epoch `k` has the same order whenever and wherever it is asked
-    for, from any batch on, and torch's global random state is left alone.
+    for, from any batch on (where `memory` is the same, too), and torch's global random state is
+    left alone.
 
     Shuffled: the blocks of the file come in random order, some 64 at a time are read into a
     buffer, and the rows of a buffer are mixed wholly. So a batch holds rows from some 64 random
@@ -27,9 +28,10 @@ class Stream:
     that is sorted the mix is good, but not that of `Batches`: rows of one block stay in the same
     buffer.
 
-    At any time at most `memory` bytes are taken: half of them for the buffer, the rest for the
-    order of its rows and the batches that are handed out (more only while the caller keeps them,
-    or where 4 batches do not fit into an eighth of it). On a device, the buffer lies there.
+    At any time at most `memory` bytes are taken: a third of them for the buffer and the order of
+    its rows, the rest for the batches that are handed out and what reading the table may have
+    left (more only while the caller keeps batches, or where a batch takes more than an eighth of
+    it). On a device, buffer and batches lie there.
 
     Raises:
         DataError: as `Batches`; or `memory` is below 32 MiB.
@@ -48,7 +50,7 @@ class Stream:
     ) -> None:
         check_whole("batch_size", batch_size, at_least=1)
         check_whole("seed", seed)
-        check_memory(memory)
+        check_memory(memory, LEAST_MEMORY)
         self.rows = blocks.rows
         if drop_last and batch_size > self.rows:
             raise DataError(
@@ -147,7 +149,7 @@ class Stream:
         if not self.shuffle:
             return 1
         return max(
-            1, self.memory // 2 // _buffer_bytes(self.blocks.row_bytes, self.blocks.block_rows)
+            1, self.memory // 3 // _buffer_bytes(self.blocks.row_bytes, self.blocks.block_rows)
         )
 
     def _mixed(self, n: int, buffer: int, rows: int) -> Tensor:
@@ -159,7 +161,7 @@ class Stream:
 
 def block_rows(row_bytes: int, memory: int) -> int:
     """Return how many rows a block has, so that 64 blocks make a buffer."""
-    return max(1, memory // 2 // _buffer_bytes(row_bytes, BLOCKS_PER_BUFFER))
+    return max(1, memory // 3 // _buffer_bytes(row_bytes, BLOCKS_PER_BUFFER))
 
 
 def _buffer_bytes(row_bytes: int, rows: int) -> int:
@@ -167,15 +169,15 @@ def _buffer_bytes(row_bytes: int, rows: int) -> int:
     return rows * (row_bytes + 8)
 
 
-def check_memory(memory: int) -> None:
-    """Refuse a bound on memory that is too small to stream in.
+def check_memory(memory: int, least: int) -> None:
+    """Refuse a bound on memory that cannot be kept.
 
     Raises:
-        DataError: it is below 32 MiB, or no whole number.
+        DataError: it is below `least`, or no whole number.
     """
     check_whole("memory", memory)
-    if memory < LEAST_MEMORY:
-        raise DataError(f"memory is at least {LEAST_MEMORY} bytes (32 MiB): got {memory}")
+    if memory < least:
+        raise DataError(f"memory is at least {least} bytes ({least >> 20} MiB): got {memory}")
 
 
 def _picked(tensors: Sequence[Tensor], rows: Tensor) -> list[Tensor]:

@@ -27,6 +27,7 @@ from steepest.data.target import Target, Task
 from steepest.data.transform import Transform, fit
 from steepest.errors import DataError
 
+LEAST_MEMORY = 128 * 2**20  # of which polars takes a half for itself
 PIECE = 8 * 2**20  # bytes of features that are encoded at a time
 
 
@@ -82,7 +83,9 @@ def stream_table(
 
     The table is read twice, in chunks: once for its facts, once to encode its rows and write
     them to a file in `folder` (left out, the user's cache) that has no name and ends with the
-    process. Beside what the interpreter takes, at most `memory` bytes are used.
+    process. All that takes at most `memory` bytes of the process's own memory (not counted are
+    pages of files, which the system takes back at will), and of a Parquet file the largest of
+    its row groups.
 
     Means, standard deviations, categories and counts are those of all rows of the training part;
     a median, which fills for a missing value, is that of a fair sample of them, of an eighth of
@@ -91,11 +94,11 @@ def stream_table(
     keeps.
 
     Raises:
-        DataError: as `load_table`; the target has more than 10,000 classes; or the file cannot be
-            written.
+        DataError: as `load_table`; the target has more than 10,000 classes; `memory` is below
+            128 MiB; or the file cannot be written.
     """
     check_options(task, max_categories)
-    check_memory(memory)
+    check_memory(memory, LEAST_MEMORY)
     split = _split(validation, seed)
     survey = surveyed(
         source,

@@ -29,7 +29,7 @@ def blocks(tmp_path_factory):
 
 def buffers_of(patch: pytest.MonkeyPatch, count: int) -> None:
     """Have a buffer hold so many blocks."""
-    patch.setattr(stream, "_buffer_bytes", lambda *_: stream.MEMORY // 2 // count)
+    patch.setattr(stream, "_buffer_bytes", lambda *_: stream.MEMORY // 3 // count)
 
 
 def rows_of(epoch) -> list[int]:
@@ -154,12 +154,12 @@ def test_to_keeps_options_order_and_the_count_of_epochs(blocks):
 
 @pytest.mark.parametrize("memory", [stream.LEAST_MEMORY, stream.MEMORY, 3 * 2**30])
 @pytest.mark.parametrize("width", [1, 20, 5000, 300_000])
-def test_a_buffer_and_its_order_take_half_the_memory(memory, width, blocks, monkeypatch):
+def test_a_buffer_and_its_order_take_a_third_of_the_memory(memory, width, blocks, monkeypatch):
     rows = stream.block_rows(width * 4 + 8, memory)
     part = blocks(1, 1)
     wide = type(part)(part.file, (Column(np.dtype(np.float32), (width,)), Y), rows, 0, ())
     held = Stream(wide, memory=memory)._blocks_per_buffer() * rows
-    assert 0.9 * memory / 2 < held * (width * 4 + 8 + 8) <= memory / 2
+    assert 0.9 * memory / 3 < held * (width * 4 + 8 + 8) <= memory / 3
 
 
 @pytest.mark.parametrize(

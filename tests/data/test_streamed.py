@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from steepest.data import Stream, delimited, files, read_table, streamed
-from steepest.data.stream import LEAST_MEMORY
-from steepest.data.streamed import stream_table
+from steepest.data.streamed import LEAST_MEMORY, stream_table
 from steepest.data.survey import drawn, surveyed
 from steepest.data.transform import fit
 from steepest.errors import DataError
@@ -343,7 +342,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, mon
         ({"target": "z"}, r"t\.csv has no column 'z': the target is one of 'x', 'y'$"),
         ({"task": "guess"}, "task is 'regression' or 'classification': got 'guess'"),
         ({"max_categories": 1}, "max_categories is at least 2: got 1"),
-        ({"memory": 1000}, r"memory is at least 33554432 bytes \(32 MiB\): got 1000"),
+        ({"memory": 1000}, r"memory is at least 134217728 bytes \(128 MiB\): got 1000"),
         ({"validation": 1.0}, "validation is a share of the rows, from 0 to below 1: got 1.0"),
         ({"seed": 0.5}, "seed is a whole number: got 0.5"),
         ({"drop": ["why"]}, r"t\.csv: drop names columns of the table: there is no 'why'"),
