@@ -14,14 +14,17 @@ from typing import Annotated, Any, Literal, get_args
 from steepest.errors import RecipeError, nearest
 from steepest.train.folder import OPTIONS
 
-PLACE = {
+Option = tuple[Any, str]
+"""The kind and the help of an option that is None, False or () when it is left out."""
+
+PLACE: dict[str, Option] = {
     "folder": (Path | None, "where the run leaves its files; left out, a new folder under runs/"),
     "resume": (Path | None, "folder of an earlier run to go on with; only its end may change"),
     "override": (bool, "let other options of a resumed run change, too"),
 }
-"""Options of the command line: kind and help."""
+"""Options of the command line."""
 
-TRAINING = {
+TRAINING: dict[str, Option] = {
     "steps": (int | None, "the most updates"),
     "seconds": (float | None, "the longest time, in seconds"),
     "patience": (int | None, "end after so many validations that were no better than the best"),
@@ -40,6 +43,8 @@ TRAINING = {
     "log_to": (tuple[str, ...], "where metrics go, too: tensorboard, mlflow, wandb"),
 }
 """Fields of every run that the command line can set, unless the recipe has them itself."""
+
+EVERY = {**TRAINING, **PLACE}
 
 ENDS = ("epochs", "steps", "seconds", "patience", "checkpoint_seconds", "log_to", "threads")
 """What a resumed run may change without changing its numbers up to there."""
@@ -78,7 +83,7 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
     earlier = _resumed(arguments)
     if earlier is None:
         given = read(recipe, program, arguments, signature)
-        words = _without(PLACE, arguments)
+        words = without(PLACE, arguments)
         return _asked(recipe, given, words, given["folder"])
     kept = read_options(earlier)
     if not _same_recipe(kept["recipe"], name):
@@ -89,22 +94,42 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
     before = read(recipe, program, words, signature)
     now = read(recipe, program, [*words, *arguments], signature)
     _check_unchanged(before, now, earlier)
-    new = _without(PLACE, arguments)
-    words = [*_without({option for option, _ in _groups(new)}, words), *new]
+    new = without(PLACE, arguments)
+    words = [*without({option for option, _ in _groups(new)}, words), *new]
     return replace(_asked(recipe, now, words, earlier), resume=True, override=now["override"])
 
 
 def _asked(
     recipe: Callable[..., Any], given: Mapping[str, Any], words: list[str], folder: Path | None
 ) -> Asked:
+    options, training = _parted(recipe, given, TRAINING)
+    return Asked(options=options, training=training, arguments=words, folder=folder, resume=False)
+
+
+def parse_beside(
+    recipe: Callable[..., Any], program: str, arguments: Sequence[str], others: Mapping[str, Option]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the words give for a recipe's options, and for others beside them.
+
+    Raises:
+        RecipeError: an option is unknown, missing or of the wrong type.
+    """
+    given = read(recipe, program, arguments, _signature(recipe, others))
+    return _parted(recipe, given, others)
+
+
+def _parted(
+    recipe: Callable[..., Any], given: Mapping[str, Any], others: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     own = inspect.signature(recipe).parameters
     options = {name: value for name, value in given.items() if name in own}
-    training = {
-        name: given[name]
-        for name in TRAINING
-        if name not in own and given[name] not in (None, False, ())
+    asked = {name: given[name] for name in others if name not in own}
+    left_out = (None, False, ())  # told apart by type, too: a 0 was given
+    return options, {
+        name: value
+        for name, value in asked.items()
+        if not any(type(value) is type(nothing) and value == nothing for nothing in left_out)
     }
-    return Asked(options=options, training=training, arguments=words, folder=folder, resume=False)
 
 
 def read_options(folder: Path) -> dict[str, Any]:
@@ -139,8 +164,10 @@ def kept_options(name: str, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
-    """Return the recipe's options and those of every run; a bare one has its default's type.
+def _signature(
+    recipe: Callable[..., Any], others: Mapping[str, Option] = EVERY
+) -> inspect.Signature:
+    """Return the recipe's options and others beside them; a bare one has its default's type.
 
     Raises:
         RecipeError: it takes `*args` or `**kwargs`, or an option that the command line has.
@@ -159,7 +186,7 @@ def _signature(recipe: Callable[..., Any]) -> inspect.Signature:
         kind = _kind(parameter.default) if bare else parameter.annotation
         parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=kind))
     own = {parameter.name for parameter in parameters}
-    for name, (kind, text) in {**TRAINING, **PLACE}.items():
+    for name, (kind, text) in others.items():
         if name not in own:
             usual = False if kind is bool else () if kind == tuple[str, ...] else None
             shown = tyro.conf.arg(help=text, help_behavior_hint="", metavar=_metavar(kind))
@@ -275,7 +302,7 @@ def _same_recipe(kept: str, name: str) -> bool:
     return Path(kept).resolve() == Path(name).resolve() if files else kept == name
 
 
-def _without(names: Iterable[str], arguments: Sequence[str]) -> list[str]:
+def without(names: Iterable[str], arguments: Sequence[str]) -> list[str]:
     """Return the words but for these options and their values."""
     groups = _groups(arguments)
     return [word for name, words in groups if name not in names for word in words]

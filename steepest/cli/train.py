@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -27,18 +27,9 @@ def main(words: list[str]) -> int:
         raise RecipeError(f"The recipe comes before its options: got {name} first")
     recipe = find_recipe(name)
     from steepest.options import kept_options, parse  # torch, from here on
-    from steepest.train import Run
-    from steepest.train.randomness import seed_all
 
     asked = parse(recipe, name, rest)
-    seed = asked.options.get("seed", 0)
-    if isinstance(seed, int):  # before the recipe makes its model; None asks for chance
-        seed_all(seed)
-    made = recipe(**asked.options)
-    if not isinstance(made, Run):
-        raise RecipeError(f"A recipe returns a Run: {name} returned {type(made).__name__}")
-    for note in made.notes:
-        print(f"note: {note}", file=sys.stderr)
+    made = replace(make_run(recipe, name, asked.options), **asked.training)
     folder = asked.folder or (Path(made.folder) if made.folder else None)
     if folder is None or not asked.resume:
         folder = new_folder(folder, name)
@@ -48,9 +39,28 @@ def main(words: list[str]) -> int:
         resume=asked.resume,
         override=asked.override,
         options=kept_options(name, asked),
-        **asked.training,
     )
     return _train(run, name, folder)
+
+
+def make_run(recipe: Callable[..., Any], name: str, options: Mapping[str, Any]) -> "Run":
+    """Return what a recipe makes of its options, and print its notes.
+
+    Raises:
+        RecipeError: that is no run.
+    """
+    from steepest.train import Run
+    from steepest.train.randomness import seed_all
+
+    seed = options.get("seed", 0)
+    if isinstance(seed, int):  # before the recipe makes its model; None asks for chance
+        seed_all(seed)
+    made = recipe(**options)
+    if not isinstance(made, Run):
+        raise RecipeError(f"A recipe returns a Run: {name} returned {type(made).__name__}")
+    for note in made.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return made
 
 
 def new_folder(folder: Path | None, name: str) -> Path:
