@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from steepest.errors import RecipeError, nearest
-from steepest.train.folder import OPTIONS
 
 Option = tuple[Any, str]
 """The kind and the help of an option that is None, False or () when it is left out."""
@@ -138,6 +137,8 @@ def read_options(folder: Path) -> dict[str, Any]:
     Raises:
         RecipeError: there is no such file, or it is not whole.
     """
+    from steepest.train.folder import OPTIONS  # torch takes its time, and not all commands need it
+
     path = folder / OPTIONS
     try:
         kept = json.loads(path.read_text("utf-8"))
