@@ -111,12 +111,12 @@ class Checkpoints:
 
     def _tidy(self, newest: Path) -> None:
         """Delete what the newest checkpoint makes needless; what cannot be deleted stays."""
-        good = [path for path in self.paths() if path not in self._damaged or path == newest]
+        damaged, self._damaged = self._damaged - {newest}, set()
+        good = [path for path in self.paths() if path not in damaged]
         left = [self.folder / name for name in os.listdir(self.folder) if LEFT.fullmatch(name)]
-        for path in [*good[: -self.keep], *(self._damaged - {newest}), *left]:
+        for path in [*good[: -self.keep], *damaged, *left]:
             with suppress(OSError):
                 path.unlink()
-        self._damaged.clear()
 
 
 def _step(path: Path) -> int:

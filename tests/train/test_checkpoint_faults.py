@@ -11,6 +11,7 @@ import random
 import re
 import resource
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -254,14 +255,16 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_is_needed(path: Path):
 
 
 def test_the_temporary_folder_has_no_part(path: Path, monkeypatch: pytest.MonkeyPatch):
-    shared = Path("/dev/shm")
-    assert shared.stat().st_dev != path.stat().st_dev
-    monkeypatch.setenv("TMPDIR", str(shared))
-    before = set(os.listdir(shared))
-    monkeypatch.setattr(os, "replace", lambda source, target: os.rename(source, target))
-    save_checkpoint(path, STATE)
-    save_model(path.with_name("m"), nn.Linear(2, 2))
-    assert set(os.listdir(shared)) == before
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        assert Path(other).stat().st_dev != path.stat().st_dev
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.setenv("TMPDIR", other)
+        assert tempfile.gettempdir() == other
+        begin = Path(other).stat().st_mtime_ns
+        save_checkpoint(path, STATE)
+        save_model(path.with_name("m"), nn.Linear(2, 2))
+        load_checkpoint(path)
+        assert Path(other).stat().st_mtime_ns == begin  # nothing was made in it, nor removed
 
 
 def test_two_that_write_to_one_path_do_not_mix(path: Path):

@@ -150,14 +150,18 @@ def test_a_damaged_one_goes_once_a_newer_good_one_is_there(kept: Checkpoints):
     assert kept.newest().notes == []
 
 
-def test_a_damaged_one_is_written_again(kept: Checkpoints):
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_one_is_written_again(kept: Checkpoints, keep: int):
     for step in (10, 20):
         kept.save(step, state(step))
     flip(kept.paths()[-1])
-    kept.newest()
+    kept = Checkpoints(kept.folder, keep)
+    assert kept.newest().state["step"] == 10
     kept.save(20, state(20))
-    assert steps(kept) == [10, 20]
+    assert steps(kept) == [10, 20][-keep:]
     assert kept.newest().state["step"] == 20
+    kept.save(30, state(30))
+    assert steps(kept) == [20, 30][-keep:]
 
 
 def test_a_run_that_did_not_go_on_deletes_nothing(kept: Checkpoints):
@@ -213,8 +217,7 @@ def test_a_file_in_place_of_the_folder_is_told(kept: Checkpoints):
 
 
 def test_nothing_is_deleted_before_the_new_one_is_on_disk(kept: Checkpoints, monkeypatch):
-    for step in (1, 2):
-        kept.save(step, state(step))
+    kept.folder.parent.mkdir()
     done: list[str] = []
     fsync, replace, unlink = os.fsync, os.replace, Path.unlink
 
@@ -233,6 +236,10 @@ def test_nothing_is_deleted_before_the_new_one_is_on_disk(kept: Checkpoints, mon
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
     monkeypatch.setattr(Path, "unlink", noted_unlink)
+    for step in (1, 2):
+        kept.save(step, state(step))
+    assert done[:2] == ["sync run", "sync step-0000000001.safetensors.tmp"]  # the new folder first
+    del done[:]
     kept.save(3, state(3))
     assert done == [
         "sync step-0000000003.safetensors.tmp",
