@@ -22,13 +22,14 @@ from steepest.train.folder import RUN, RunFolder, failing_the_run
 from steepest.train.measures import validate
 from steepest.train.metrics import Mean, rows_of
 from steepest.train.nonfinite import culprit, numbers_in_data, rows_named
+from steepest.train.opening import show_opening
 from steepest.train.precision import Precision
 from steepest.train.progress import Place, open_progress
 from steepest.train.randomness import seed_all
 from steepest.train.resume import restore, state_of
 from steepest.train.run import Report, Row, Run, length_of
 from steepest.train.stop import Stopped, StopSignals
-from steepest.train.summary import show_opening, summary_of
+from steepest.train.summary import summary_of
 from steepest.train.watch import Watch
 from steepest.train.weights import averaged
 
@@ -76,7 +77,7 @@ class Record:
             for group in run.optimizer.param_groups:
                 group.setdefault("initial_lr", float(group["lr"]))
         if run.progress:  # before, as it compares with torch's own number of threads
-            show_opening(run, self.device, self.threads, notes)
+            show_opening(run, summary_of(run, self.device, self.threads), notes)
         self._within.enter_context(computing_with(self.threads, run.deterministic))
         self._begin = perf_counter()
         self._progress = open_progress(run.name, self.place, shown=run.progress)
