@@ -152,14 +152,16 @@ class Bar:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
-        console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._pace = Pace(start, smooth=0.7)
         self._validation = ""
+        width = 20 if self._console.width >= WIDE else 8
+        self._beside = len(name) + width + len("  ")
         self._shown = Progress(
             TextColumn("[bold]{task.description}[/bold]"),
-            BarColumn(bar_width=20 if console.width >= WIDE else 8),
+            BarColumn(bar_width=width),
             TextColumn("{task.fields[text]}", table_column=Column(no_wrap=False)),
-            console=console,
+            console=self._console,
             auto_refresh=False,
             redirect_stdout=sys.stdout.isatty(),
         )
@@ -176,7 +178,7 @@ class Bar:
             self._task,
             total=None if fraction is None else 1.0,
             completed=fraction or 0.0,
-            text="  ".join(part for part in parts if part),
+            text=_filled(parts, self._console.width - self._beside),
         )
         self._shown.refresh()
 
@@ -235,6 +237,18 @@ def _epoch(place: Place) -> str:
         return f"step {place.step:,}/{place.steps:,}"
     epoch = place.epoch + 1
     return _of("epoch", epoch if place.epochs is None else min(epoch, place.epochs), place.epochs)
+
+
+def _filled(parts: list[str], room: int) -> str:
+    """Return the parts in lines of at most so many characters, if no part is longer."""
+    lines = [""]
+    for part in filter(None, parts):
+        longer = f"{lines[-1]}  {part}" if lines[-1] else part
+        if len(longer) <= room or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def _of(what: str, number: int, end: int | None) -> str:
