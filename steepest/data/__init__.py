@@ -9,8 +9,8 @@ from steepest.data.loader import DataLoader
 
 if TYPE_CHECKING:
     from steepest.data.stream import Stream
-    from steepest.data.streamed import StreamedTable, stream_table
-    from steepest.data.tables import Table, Transform, load_table, read_table
+    from steepest.data.streamed import StreamedTable, is_large, stream_table
+    from steepest.data.tables import Table, Task, Transform, load_table, read_table
 
 __all__ = [
     "Batches",
@@ -18,7 +18,9 @@ __all__ = [
     "Stream",
     "StreamedTable",
     "Table",
+    "Task",
     "Transform",
+    "is_large",
     "load_table",
     "read_table",
     "stream_table",
@@ -30,7 +32,9 @@ LATER = {
     "Stream": "stream",
     "StreamedTable": "streamed",
     "Table": "tables",
+    "Task": "tables",
     "Transform": "tables",
+    "is_large": "streamed",
     "load_table": "tables",
     "read_table": "tables",
     "stream_table": "streamed",

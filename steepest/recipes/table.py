@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from steepest.data.tables import Task, Transform, load_table
+from steepest.data import Task, Transform, is_large, load_table, stream_table
 from steepest.errors import RecipeError
 from steepest.optim.named import named_optimizer
 from steepest.schedules.named import named_schedule
@@ -44,7 +44,7 @@ def run(
         seed: seed of the split, of the model and of the order
         device: cpu, cuda, ...; chosen if left out
     """
-    table = load_table(
+    table = (stream_table if is_large(data) else load_table)(
         data, target=target, task=task, validation=validation, seed=seed, drop=drop,
         categorical=categorical, numeric=numeric, max_categories=max_categories,
     )  # fmt: skip

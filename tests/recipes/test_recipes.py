@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from steepest.data import Stream
 from steepest.data.transform import fit
 from steepest.errors import DataError, HyperparameterError, RecipeError
 from steepest.optim.named import UNFIT, optimizer_names
@@ -134,6 +135,14 @@ def test_what_cannot_be_is_refused(changed: dict[str, Any], error: type, message
     options: dict[str, Any] = {"data": EXAMPLES / "iris.csv", "target": "species"}
     with pytest.raises(error, match=message):
         table.run(**(options | changed))
+
+
+def test_a_table_larger_than_memory_is_streamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(table, "is_large", lambda _: True)
+    run = table.run(data=EXAMPLES / "diabetes.csv", target="progression", epochs=2)
+    assert isinstance(run.batches, Stream)
+    assert train(quiet(run)).final["validation_r2"] > 0
 
 
 def test_roles_of_columns_are_options():
