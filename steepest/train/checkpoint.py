@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from steepest.errors import CheckpointError
@@ -27,6 +28,9 @@ __all__ = [
     "write_whole",
 ]
 
+STATE = "$state"  # the tensor that holds a long state's text: other names have no $
+MOST_IN_HEADER = 2**20  # bytes of text, above which it is that tensor; the header has a limit
+
 
 def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, whole or not at all.
@@ -39,7 +43,12 @@ def save_checkpoint(path: Path | str, state: Mapping[str, Any]) -> None:
             cannot be written; an earlier checkpoint at `path` stays as it was.
     """
     tree, tensors = flatten(state)
-    _write(path, Sealed("checkpoint", tensors, {"state": tree}))
+    if len(tree) <= MOST_IN_HEADER:
+        metadata = {"state": tree}
+    else:
+        metadata = {}
+        tensors[STATE] = torch.frombuffer(bytearray(tree, "ascii"), dtype=torch.uint8)
+    _write(path, Sealed("checkpoint", tensors, metadata))
 
 
 def load_checkpoint(path: Path | str, finite: Iterable[Place] = ()) -> dict[str, Any]:
@@ -56,7 +65,10 @@ def load_checkpoint(path: Path | str, finite: Iterable[Place] = ()) -> dict[str,
     """
     with _naming(path):
         tensors, metadata = read_sealed(path, "checkpoint")
-        state = unflatten(metadata["state"], tensors)
+        tree = metadata.get("state")
+        if tree is None:
+            tree = tensors.pop(STATE).numpy().tobytes().decode("ascii")
+        state = unflatten(tree, tensors)
         for place in finite:
             check_finite(state, place)
     return state

@@ -77,8 +77,8 @@ class Sealed:
         self.size = self._begin + length
         if self._begin > HEADER_LIMIT:
             raise CheckpointError(
-                f"A checkpoint's names, numbers and strings take at most {HEADER_LIMIT:,} bytes: "
-                f"got {self._begin:,}; keep long lists as tensors"
+                f"The names and shapes of a file's tensors take at most {HEADER_LIMIT:,} bytes: "
+                f"got {self._begin:,}; keep fewer and larger tensors"
             )
 
     def write(self, file: BinaryIO) -> None:

@@ -141,6 +141,11 @@ TREES: dict[str, Any] = {
     "a complex of three": {"x": {"$complex": [1, 2, 3]}},
 }  # fmt: skip
 FORGED |= {
+    f"long state: {name}": (forged({"$state": entry("U8", [len(text)], [0, len(text)])}, data=text,
+                                   state=None), "steepest|tensors")
+    for name, text in {"none": b"[]", "no ASCII": b"\xff", "nesting": b"[" * 10**5}.items()
+}  # fmt: skip
+FORGED |= {
     f"state: {name}": (forged(tree=tree), "steepest|tensors") for name, tree in TREES.items()
 }
 
