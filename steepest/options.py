@@ -255,7 +255,7 @@ def read(
 
 def _check_names(signature: inspect.Signature, program: str, arguments: Sequence[str]) -> None:
     known = {
-        "--" + p.name.replace("_", "-"): p
+        "--" + _shown_name(p).replace("_", "-"): p
         for p in signature.parameters.values()
         if not _is_positional(p.annotation)
     }
@@ -268,6 +268,13 @@ def _check_names(signature: inspect.Signature, program: str, arguments: Sequence
     needed = [name for name, p in known.items() if p.default is p.empty and name not in given]
     if needed:
         raise RecipeError(f"{program} needs {' and '.join(needed)}: see {program} --help")
+
+
+def _shown_name(parameter: inspect.Parameter) -> str:
+    """Return an option's name, which tyro knows where Python has no such parameter (`from`)."""
+    told = getattr(parameter.annotation, "__metadata__", ())
+    names = [name for part in told if isinstance(name := getattr(part, "name", None), str)]
+    return names[0] if names else parameter.name
 
 
 def _is_positional(annotation: Any) -> bool:

@@ -31,7 +31,9 @@ FAILED, REFUSED, SIGNALLED = 1, 2, 128
 SIGINT = 2
 
 COMMANDS = {
+    "new": ("new", "FILE.py [--from RECIPE]", "write the start of a recipe of your own"),
     "train": ("train", "RECIPE [options]", "train what a recipe makes"),
+    "find-lr": ("find_lr", "RECIPE [options]", "the learning rate to take, by a range test"),
     "predict": ("predict", "RUN --data NEW --out FILE", "what a run's model predicts of new rows"),
     "list": ("optimizers", "", "the optimizers, each with its paper"),
     "runs": ("runs", "[FOLDER]", "the runs of a folder as a table"),

@@ -23,6 +23,24 @@ def recipe_lines() -> dict[str, str]:
     return {name: (text or "").partition("\n")[0] for name, text in texts.items()}
 
 
+def start_of(name: str | None = None) -> str:
+    """Return the text that a recipe of one's own begins with: a built-in one's, or a commented one.
+
+    `FILE` stands in its comments for the file's name.
+
+    Raises:
+        RecipeError: there is no such built-in recipe.
+    """
+    here = Path(__file__).parent
+    if name is None:
+        return (here / "new" / "start.py").read_text("utf-8")
+    _check_name(name)
+    lines = (here / f"{name}.py").read_text("utf-8").splitlines()
+    title = ast.parse("\n".join(lines)).body[0].end_lineno
+    began = f"# It began as the recipe `{name}` of steepest. Train it: steepest train FILE"
+    return "\n".join([*lines[:title], "", began, *lines[title:]]) + "\n"
+
+
 def find_recipe(name: str) -> Recipe:
     """Return the recipe of a built-in name or of a path that ends in .py.
 
@@ -31,13 +49,15 @@ def find_recipe(name: str) -> Recipe:
     """
     if name.endswith(".py"):
         return _checked(_load(Path(name)), name)
+    _check_name(name, ", or a file of yours that ends in .py")
+    return _checked(importlib.import_module(f"steepest.recipes.{name}"), name)
+
+
+def _check_name(name: str, otherwise: str = "") -> None:
     names = list(recipe_lines())
     if name not in names:
-        raise RecipeError(
-            f"A recipe is one of {', '.join(names)}, or a file of yours that ends in .py: "
-            f"got {name!r}{nearest(name, names)}"
-        )
-    return _checked(importlib.import_module(f"steepest.recipes.{name}"), name)
+        near = nearest(name, names)
+        raise RecipeError(f"A recipe is one of {', '.join(names)}{otherwise}: got {name!r}{near}")
 
 
 def _load(path: Path) -> Any:

@@ -67,8 +67,8 @@ def load() -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise RecipeError("digits needs scikit-learn: pip install 'steepest[digits]'") from None
-    found = load_digits()
-    return torch.tensor(found.images[:, None] / 16).float(), torch.tensor(found.target)
+    pixels, digits = load_digits(return_X_y=True)
+    return torch.tensor(pixels).float().view(-1, 1, 8, 8) / 16, torch.tensor(digits)
 
 
 @torch.no_grad()
