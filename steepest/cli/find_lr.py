@@ -3,11 +3,15 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steepest.cli import FAILED, HELP
 from steepest.cli.train import make_run
 from steepest.errors import RecipeError
 from steepest.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from steepest.find_lr import FoundLR
 
 USAGE = """usage: steepest find-lr RECIPE [options]
 
@@ -45,7 +49,7 @@ def main(words: list[str]) -> int:
     table = picture.with_suffix(".csv")
     found.draw(picture, f"{run.name}: learning-rate range test")
     found.write(table)
-    print(f"{run.name}: {said(found.suggestion)}, {found.reason}")
+    print(f"{run.name}: {said(found)}")
     print(f"  curve in {picture} and {table}")
     if found.suggestion is None:
         return FAILED
@@ -54,9 +58,11 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def said(suggestion: float | None) -> str:
-    """Return what is suggested in a few words."""
-    return "no lr to suggest" if suggestion is None else f"suggested lr {suggestion:g}"
+def said(found: "FoundLR") -> str:
+    """Return what is suggested, and why, in a sentence."""
+    if found.suggestion is None:
+        return f"no lr to suggest: {found.reason}"
+    return f"suggested lr {found.suggestion:g}, {found.reason}"
 
 
 def command(name: str, words: list[str], leave: list[str], lr: float) -> list[str]:
