@@ -22,8 +22,8 @@ def describe(target: Target, columns: Sequence[Column], rows: int) -> list[Row]:
     return told
 
 
-def rendered(rows: Iterable[Row]) -> str:
-    """Return the rows as a table of text, 100 letters wide at most."""
+def rendered(rows: Iterable[Row], width: int = WIDTH) -> str:
+    """Return the rows as a table of text, `width` letters wide at most."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -35,7 +35,7 @@ def rendered(rows: Iterable[Row]) -> str:
     for row in rows:
         table.add_row(*map(Text, row))  # no markup: a name may hold square brackets
     text = io.StringIO()
-    Console(file=text, width=WIDTH, color_system=None).print(table)
+    Console(file=text, width=width, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 

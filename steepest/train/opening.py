@@ -5,7 +5,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -18,6 +18,13 @@ MOST_MODULES = 20  # lines of the table of modules
 LEAST_TYPE, LEAST_SHAPES = 10, 18  # characters that a line of it has for them at least
 SHAPE = re.compile(r"\(.*?\)")
 UNBROKEN = "\N{NO-BREAK SPACE}"  # where no line breaks, while lines are made
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A transform that tells what becomes of each column, as `steepest.data.Transform`."""
+
+    def describe(self) -> list[tuple[str, str, str, str]]: ...
 
 
 def show_opening(run: Run, told: Told, notes: list[str]) -> None:
@@ -37,6 +44,10 @@ def show_opening(run: Run, told: Told, notes: list[str]) -> None:
 def _opening(run: Run, told: Told, room: int) -> Iterator[tuple[str, list[str]]]:
     """Yield labels and the lines beside them, of at most `room` characters where they can."""
     yield "data", _wrapped(_data_line(told["data"]), room)
+    if isinstance(run.transform, Described):
+        from steepest.data.roles import rendered  # polars, which has read the table by now
+
+        yield "columns", rendered(run.transform.describe(), room).splitlines()
     trained = sum(group["parameters"] for group in told["optimizer"]["groups"])
     only = f", {trained:,} of them trained" if trained != told["parameters"] else ""
     model = f"{type(run.model).__name__}, {_count(told['parameters'], 'parameter')}{only}"

@@ -137,6 +137,15 @@ def test_what_cannot_be_is_refused(changed: dict[str, Any], error: type, message
         table.run(**(options | changed))
 
 
+def test_columns_are_told_before_the_training(capsys: pytest.CaptureFixture[str]):
+    train(table.run(data=EXAMPLES / "iris.csv", target="species", epochs=1, drop=("petal_width",)))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    first = lines.index("columns column role values becomes")
+    assert lines[first + 2].startswith("species target 150 3 classes: setosa, versicolor, virgin")
+    assert "petal_width none 150 left out: drop names it" in lines
+    assert first < next(i for i, line in enumerate(lines) if line.startswith("epoch 1/1"))
+
+
 def test_a_table_larger_than_memory_is_streamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(table, "is_large", lambda _: True)
