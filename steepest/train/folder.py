@@ -9,7 +9,7 @@ from typing import Any
 from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train.checkpoint import save_weights, write_whole
 from steepest.train.checkpoints import Checkpoints, locked
-from steepest.train.loggers import open_loggers
+from steepest.train.loggers import Loggers
 from steepest.train.metrics import MetricsFile, finite, read_metrics
 from steepest.train.run import Row, Run
 
@@ -47,6 +47,7 @@ class RunFolder:
         self.path = path
         self.run = run
         self._open = ExitStack()
+        self._status = "failed"
         self._best: Mapping[str, Any] | None = None  # the weights written last
         if not run.resume and ((path / METRICS).exists() or (path / CHECKPOINTS).exists()):
             raise RecipeError(
@@ -87,16 +88,14 @@ class RunFolder:
             self.metrics = MetricsFile(self.path / METRICS, columns, rows)
             self._open.callback(self.metrics.close)
             options = (run.options or {}).get("options", {})
-            self._loggers = open_loggers(run.log_to, run.name, self.path, step, options)
-            for logger in self._loggers:
-                self._open.callback(logger.close)
+            self._loggers = Loggers(run.log_to, run.name, self.path, step, options)
+            self._open.callback(lambda: self._loggers.close(self._status))
 
     def write(self, row: Row) -> None:
         """Add a row to the metrics."""
         with failing_the_run():
             self.metrics.write(row)
-        for logger in self._loggers:
-            logger.write(row)
+        self._loggers.write(row)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint, and the best weights if they are others than before."""
@@ -134,8 +133,9 @@ class RunFolder:
         """Write a file of the folder."""
         write_whole(self.path / name, lambda temporary: _write(temporary, text))
 
-    def close(self) -> None:
-        """Close what is open and let others in."""
+    def close(self, status: str = "failed") -> None:
+        """Close what is open, tell those whom it is told to how the run ended, let others in."""
+        self._status = status
         self._open.close()
 
     @contextmanager

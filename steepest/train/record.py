@@ -95,11 +95,12 @@ class Record:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self._within.close()
         if self.files is not None:
+            status = "finished"
             if error is not None:
                 status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
                 with suppress(SteepestError):  # a full disk has been told of already
                     self._describe(status, error=str(error) or type(error).__name__)
-            self.files.close()
+            self.files.close(status)
 
     # ---- what the loop asks and tells --------------------------------------------------------
 
