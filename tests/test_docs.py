@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tutorial.md", "docs/options.md", "docs/groups.md"]
+PAGES = ["README.md", "docs/tutorial.md", "docs/options.md", "docs/groups.md", "docs/batches.md"]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -28,7 +28,7 @@ from steepest.data.transform import Transform, fit
 from steepest.errors import DataError
 
 LEAST_MEMORY = 128 * 2**20  # of which polars takes a half for itself
-PIECE = 8 * 2**20  # bytes of features that are encoded at a time
+PIECE = 2 * 2**20  # bytes of features that are encoded at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,15 +77,15 @@ def stream_table(
     categorical: Collection[str] = (),
     numeric: Collection[str] = (),
     memory: int = MEMORY,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> StreamedTable:
     """Make numbers of a table that is larger than memory, as `load_table` does of a smaller one.
 
     The table is read twice, in chunks: once for its facts, once to encode its rows and write
     them to a file in `folder` (left out, the user's cache) that has no name and ends with the
-    process. All that takes at most `memory` bytes of the process's own memory (not counted are
-    pages of files, which the system takes back at will), and of a Parquet file the largest of
-    its row groups.
+    process. All that takes at most `memory` bytes of the process's own memory: not counted are
+    pages of files, which the system takes back at will; on top come the largest row group of a
+    Parquet file and some 75 KiB for each column of a CSV file with thousands of them.
 
     Means, standard deviations, categories and counts are those of all rows of the training part;
     a median, which fills for a missing value, is that of a fair sample of them, of an eighth of
@@ -126,8 +126,8 @@ def stream_table(
         except DataError as error:
             raise survey.retold(error, target) from error
         transform = _with_fair_medians(transform, survey)
-        folder = folder or platformdirs.user_cache_path("steepest") / "tables"
-        writing = _Writing(survey, transform, split, memory, folder)
+        there = Path(folder or platformdirs.user_cache_path("steepest") / "tables")
+        writing = _Writing(survey, transform, split, memory, there)
     return writing.table(source, notes)
 
 
