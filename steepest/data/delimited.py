@@ -41,8 +41,10 @@ def read_delimited(
         with path.open("rb") as file:
             _pass_header(file)
             for block in _blocks(file, parser.header, max(BLOCK, BLOCK_PER_COLUMN * len(names))):
-                yield parser.parse(block)
-    except pl.exceptions.PolarsError as error:
+                frame = parser.parse(block)
+                if frame.height:
+                    yield frame
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(_fault(path, len(names), separator)) from error
 
 
@@ -138,6 +140,8 @@ class _Parser:
         Raises:
             PolarsError: they cannot be read.
         """
+        if block.count(b'"') % 2:
+            raise pl.exceptions.ComputeError("a quotation mark is not closed")
         frame = self._typed(block)
         if frame.columns != self.columns or self._lacks_fields(frame, block):
             raise pl.exceptions.ComputeError("a line has too few or too many fields")
@@ -155,7 +159,7 @@ class _Parser:
         if self.schema is not None:
             try:
                 return self._read(block, schema=self.schema)
-            except pl.exceptions.PolarsError:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
                 pass  # another type is needed
         try:
             frame = self._read(block, schema_overrides=self.text, infer_schema_length=None)

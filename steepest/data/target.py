@@ -154,7 +154,7 @@ def _as_numbers(
     """Return a regression's target, of which every value is a number."""
     if numbers is not None:
         return numbers
-    found = pl.Series([None]).extend_constant(None, len(column) - 1)
+    found = pl.repeat(None, len(column), eager=True)
     if is_text(column):
         text = column.cast(pl.String)
         found = grouped(text) if commas else decimals(text)
