@@ -25,7 +25,7 @@ ALIGNMENT = 64  # bytes, of the buffers in what polars writes
 
 
 @dataclass(frozen=True)
-class Column:
+class Field:
     """One array of a row: its dtype, and its shape, `()` or `(width,)`."""
 
     dtype: np.dtype
@@ -41,7 +41,7 @@ class Blocks:
     """Rows in a file, `block_rows` in each block and fewer in the last one."""
 
     file: IO[bytes]
-    columns: tuple[Column, ...]
+    columns: tuple[Field, ...]
     block_rows: int
     rows: int
     places: tuple[int, ...]
@@ -111,7 +111,7 @@ class BlockWriter:
         DataError: the folder or the file cannot be written.
     """
 
-    def __init__(self, folder: Path, columns: Sequence[Column], block_rows: int) -> None:
+    def __init__(self, folder: Path, columns: Sequence[Field], block_rows: int) -> None:
         self.folder = folder
         self.columns = tuple(columns)
         self.rows = 0

@@ -3,6 +3,7 @@
 import hashlib
 from numbers import Integral
 
+import numpy as np
 import torch
 
 from steepest.errors import DataError
@@ -20,6 +21,20 @@ def generator(purpose: str, seed: int, n: int = 0) -> torch.Generator:
     check_whole("seed", seed)
     digest = hashlib.blake2b(f"{purpose} {seed} {n}".encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest))
+
+
+def drawn(purpose: str, seed: int, first: int, rows: int) -> np.ndarray:
+    """Return a random uint64 for each row `(rows,)`, fixed by purpose, seed and the row's number.
+
+    The rows are numbered from `first`. SplitMix64: Steele, Lea & Flood 2014, "Fast splittable
+    pseudorandom number generators", figure 16.
+    """
+    key = hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest()
+    x = np.arange(first + 1, first + rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x += np.uint64(int.from_bytes(key))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def check_whole(name: str, value: int, at_least: int | None = None) -> None:

@@ -2,33 +2,26 @@
 
 import contextlib
 import os
-import re
-import shutil
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import platformdirs
-import polars as pl
 import torch
 
-from steepest.data import blocks
-from steepest.data.blocks import Blocks, BlockWriter
-from steepest.data.columns import Column
-from steepest.data.files import Source, chunks, label
-from steepest.data.notices import Notices
-from steepest.data.seeds import check_whole
-from steepest.data.stream import MEMORY, Stream, block_rows, check_memory
-from steepest.data.survey import MOST_CLASSES, Split, Survey, drawn, surveyed
+from steepest.data.blocks import Blocks
+from steepest.data.files import Source
+from steepest.data.seeds import check_whole, drawn
+from steepest.data.stream import MEMORY, Stream, check_memory
+from steepest.data.survey import Split, Survey, surveyed
 from steepest.data.tables import check_options
 from steepest.data.target import Target, Task
 from steepest.data.transform import Transform, fit
+from steepest.data.writing import Writing, naming, uncounted
 from steepest.errors import DataError
 
 LEAST_MEMORY = 128 * 2**20  # of which polars takes a half for itself
-PIECE = 2 * 2**20  # bytes of features that are encoded at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +103,7 @@ def stream_table(
         max_categories=max_categories,
         memory=memory // 8,
     )
-    with _naming(source):
+    with naming(source):
         _check_parts(survey, validation)
         try:
             transform, notes = fit(
@@ -125,19 +118,16 @@ def stream_table(
             )
         except DataError as error:
             raise survey.retold(error, target) from error
-        transform = _with_fair_medians(transform, survey)
         there = Path(folder or platformdirs.user_cache_path("steepest") / "tables")
-        writing = _Writing(survey, transform, split, memory, there)
-    return writing.table(source, notes)
-
-
-@contextlib.contextmanager
-def _naming(source: Source) -> Iterator[None]:
-    """Put the table's name before what is said of its columns."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{label(source)}: {error}") from error
+        writing = Writing(survey, transform, split, memory, there)
+    written = writing.written(source)
+    return StreamedTable(
+        train=written.train,
+        validation=written.validation if written.validation.rows else None,
+        transform=written.transform,
+        notes=(*map(uncounted, notes), *written.notices.sentences("validation rows")),
+        memory=memory,
+    )
 
 
 def is_large(source: Source, memory: int | None = None) -> bool:
@@ -177,153 +167,4 @@ def _check_parts(survey: Survey, validation: float) -> None:
         raise DataError(
             f"a table of {survey.rows} rows is too small to draw the rows of its parts one by one, "
             f"a share of {validation} for validation: use more rows, or do not stream it"
-        )
-
-
-@dataclass
-class _Moments:
-    """Count, mean and variance `(d,)` of rows `(n, d)` that come in parts.
-
-    Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
-    variances", equation 2.1.
-    """
-
-    count: int = 0
-    mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    variance: np.ndarray = field(default_factory=lambda: np.zeros(1))
-
-    def add(self, rows: np.ndarray) -> None:
-        if len(rows) == 0:
-            return
-        self.count += len(rows)
-        share = len(rows) / self.count
-        off = rows.mean(0, np.float64) - self.mean
-        within = rows.var(0, np.float64) - self.variance
-        self.mean = self.mean + share * off
-        self.variance = self.variance + share * within + share * (1 - share) * off**2
-
-
-class _Writing:
-    """Encode the rows of a table chunk by chunk and write them to disk."""
-
-    def __init__(
-        self, survey: Survey, transform: Transform, split: Split, memory: int, folder: Path
-    ) -> None:
-        if len(transform.target.classes) > MOST_CLASSES:
-            raise DataError(
-                f"target {transform.target.name!r} has more than {MOST_CLASSES} classes"
-            )
-        self.survey = survey
-        self.transform = transform
-        self.split = split
-        self.memory = memory
-        self.regression = transform.target.task == "regression"
-        y = np.dtype(np.float32), (1,)
-        row = (
-            blocks.Column(np.dtype(np.float32), (len(transform.features),)),
-            blocks.Column(*y) if self.regression else blocks.Column(np.dtype(np.int64), ()),
-        )
-        row_bytes = sum(column.row_bytes for column in row)
-        _check_disk(folder, survey.rows * row_bytes)
-        height = block_rows(row_bytes, memory)
-        self.parts = [BlockWriter(folder, row, height) for _ in ("training", "validation")]
-        self.piece = max(1, PIECE // row_bytes)
-        self.x, self.y = _Moments(), _Moments()
-        self.notices = Notices()
-
-    def table(self, source: Source, notes: tuple[str, ...]) -> StreamedTable:
-        """Write all rows; return the table with what is exact of all rows."""
-        first = 0
-        for frame in chunks(source, self.survey.text):
-            for piece in frame.iter_slices(self.piece):
-                with _naming(source):
-                    self._add(piece, first)
-                first += piece.height
-        train, validation = (part.close() for part in self.parts)
-        transform = self._exact(train, validation)
-        told = self.notices.sentences("validation rows")
-        return StreamedTable(
-            train=train,
-            validation=validation if validation.rows else None,
-            transform=transform,
-            notes=(*map(_uncounted, notes), *told),
-            memory=self.memory,
-        )
-
-    def _add(self, piece: pl.DataFrame, first: int) -> None:
-        x, y, notices = self.transform.apply(piece, first_row=first)
-        assert y is not None
-        training = self.split(first, piece.height)
-        for part, rows in zip(self.parts, (training, ~training), strict=True):
-            part.add(x[rows], y[rows])
-        self.x.add(x[training])
-        if self.regression:
-            self.y.add(y[training])
-        self.notices += notices
-
-    def _exact(self, *parts: Blocks) -> Transform:
-        """Put what was counted over all rows in the place of what the survey's rows gave."""
-        whole = len(self.survey.numbers) == self.survey.rows
-        columns, place = [], 0
-        means, stds = np.zeros_like(self.x.mean), np.ones_like(self.x.mean)
-        for column in self.transform.columns:
-            if column.role in ("numeric", "date") and column.features and not whole:
-                means[place] = self.x.mean[place]
-                stds[place] = np.sqrt(self.x.variance[place])
-                column = _restandardised(column, means[place], stds[place])
-            why = _uncounted(column.left_out)
-            columns.append(replace(column, missing=self._missing(column), left_out=why))
-            place += len(column.features)
-        target = self.transform.target
-        if not whole:
-            for part in parts:
-                part.standardise(0, means, stds)
-            if self.regression:
-                mean, std = self.y.mean, np.sqrt(self.y.variance)
-                target = _restandardised(target, mean[0], std[0])
-                for part in parts:
-                    part.standardise(1, mean, std)
-        return Transform(columns=tuple(columns), target=target, rows=self.survey.rows)
-
-    def _missing(self, column: Column) -> int:
-        if column.left_out or column.role == "category":
-            return self.survey.missing[column.name]
-        return self.notices.filled.get(column.name, 0)
-
-
-def _with_fair_medians(transform: Transform, survey: Survey) -> Transform:
-    """Take the medians of a fair sample alone, without the rows that were taken for a reason."""
-    fair = survey.frame.filter(pl.Series(survey.fair & survey.training))
-    columns = []
-    for column in transform.columns:
-        if not column.left_out and column.role != "category":
-            numbers = column.numbers(fair[column.name]).fill_nan(None).drop_nulls().to_numpy()
-            if len(numbers):
-                column = replace(column, fill=float(np.median(numbers)))
-        columns.append(column)
-    return replace(transform, columns=tuple(columns))
-
-
-def _uncounted(why: str) -> str:
-    """Leave out how many texts a column has, of which a survey does not see all."""
-    return re.sub(r"it has \d+ different texts, more", "it has more different texts", why)
-
-
-C = TypeVar("C", Column, Target)
-
-
-def _restandardised(column: C, mean: float, std: float) -> C:
-    """Return the column standardised further, by mean and deviation of what it gave."""
-    return replace(column, mean=float(column.mean + column.std * mean), std=float(column.std * std))
-
-
-def _check_disk(folder: Path, size: int) -> None:
-    """Refuse to begin what the disk has no room for."""
-    there = next((place for place in (folder, *folder.parents) if place.is_dir()), None)
-    free = size if there is None else shutil.disk_usage(there).free
-    if free < size:
-        raise DataError(
-            f"a table that is streamed is written to {folder} first, which takes "
-            f"{size / 2**30:.1f} GiB and has {free / 2**30:.1f}: free space there, or choose "
-            f"another folder"
         )

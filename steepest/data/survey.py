@@ -5,9 +5,8 @@ first one of each category, the first number that differs from those before, the
 is no date. So what a transform is fitted to it is what it would be fitted to the whole.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ import polars as pl
 
 from steepest.data.columns import is_text
 from steepest.data.files import Source, chunks, mixed, no_rows, with_types
+from steepest.data.seeds import drawn
 from steepest.data.tables import check_target
 from steepest.data.target import Task
 from steepest.data.typed import CERTAIN, COMMAS, booleans, dates, decimals, grouped
@@ -26,20 +26,6 @@ CONVERSIONS = {"number": decimals, "boolean": booleans, "date": dates, "grouped"
 
 Split = Callable[[int, int], np.ndarray]
 """`split(first, rows)` marks those of the rows `(rows,)` that are of the training part."""
-
-
-def drawn(purpose: str, seed: int, first: int, rows: int) -> np.ndarray:
-    """Return a random uint64 for each row `(rows,)`, fixed by purpose, seed and the row's number.
-
-    The rows are numbered from `first`. SplitMix64: Steele, Lea & Flood 2014, "Fast splittable
-    pseudorandom number generators", figure 16.
-    """
-    key = hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest()
-    x = np.arange(first + 1, first + rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x += np.uint64(int.from_bytes(key))
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @dataclass(frozen=True)
@@ -96,35 +82,20 @@ def surveyed(
     Raises:
         DataError: see `read_table`; or the table has no such target.
     """
-    schemas: list[pl.Schema] = []
-    watches: dict[str, _Watch] = {}
-    sample = _Sample(seed, memory)
-    for frame in chunks(source, text):
-        check_target(source, frame.columns, target)
-        rows = _Rows(frame, sample.rows, split(sample.rows, frame.height))
-        certain: set[int] = set()
-        for column in frame:
-            name = column.name
-            if name not in watches:
-                most = max_categories + 1
-                if name == target:
-                    most = min(_most_classes(column, task), memory // (8 * frame.width))
-                watches[name] = _Watch(most, target=name == target, category=name in text)
-            certain.update(watches[name].exceptions(column, rows.training))
-        sample.add(rows, np.array(sorted(certain), np.int64))
-        if frame.schema not in schemas:
-            schemas.append(frame.schema)
-    if again := mixed(schemas) - set(text):
-        return surveyed(
-            source,
-            target=target,
-            task=task,
-            split=split,
-            seed=seed,
-            text={*text, *again},
-            max_categories=max_categories,
-            memory=memory,
-        )
+    text = set(text)
+    while True:
+        sample, schemas = _Sample(seed, memory), []
+        watches = _Watches(target, task, text, max_categories, memory)
+        for frame in chunks(source, text):
+            check_target(source, frame.columns, target)
+            rows = _Rows(frame, sample.rows, split(sample.rows, frame.height))
+            sample.add(rows, watches.exceptions(rows))
+            if frame.schema not in schemas:
+                schemas.append(frame.schema)
+        again = mixed(schemas) - text
+        if not again:
+            break
+        text |= again  # these hold texts after all, some of which looked like numbers
     if sample.rows == 0:
         raise no_rows(source)
     taken = sample.taken()
@@ -135,16 +106,9 @@ def surveyed(
         fair=sample.fair(taken.numbers),
         rows=sample.rows,
         trained=sample.trained,
-        missing={name: watch.missing for name, watch in watches.items()},
-        text=set(text),
+        missing=watches.missing(),
+        text=text,
     )
-
-
-def _most_classes(column: pl.Series, task: Task | None) -> int:
-    """Return how many values of a target tell what it is."""
-    if task == "regression":
-        return 0
-    return INFERRED if task is None and column.dtype.is_numeric() else MOST_CLASSES
 
 
 class _Rows:
@@ -210,6 +174,44 @@ class _Sample:
         rows = rows.taken(places)
         self._fair.append((rows, luck[places]))
         self._bytes += int(rows.frame.estimated_size())
+
+
+class _Watches:
+    """What has been seen of each column."""
+
+    def __init__(
+        self, target: str, task: Task | None, text: Set[str], max_categories: int, memory: int
+    ) -> None:
+        self.target = target
+        self.task = task
+        self.text = text
+        self.max_categories = max_categories
+        self.memory = memory
+        self._watches: dict[str, _Watch] = {}
+
+    def exceptions(self, rows: _Rows) -> np.ndarray:
+        """Return the places of the rows in a chunk that a sample may not miss, in order."""
+        places: set[int] = set()
+        for column in rows.frame:
+            if column.name not in self._watches:
+                self._watches[column.name] = self._watch(column, rows.frame.width)
+            places.update(self._watches[column.name].exceptions(column, rows.training))
+        return np.array(sorted(places), np.int64)
+
+    def missing(self) -> dict[str, int]:
+        """Return how many values of each column were missing."""
+        return {name: watch.missing for name, watch in self._watches.items()}
+
+    def _watch(self, column: pl.Series, width: int) -> "_Watch":
+        target, category = column.name == self.target, column.name in self.text
+        if not target:
+            most = self.max_categories + 1
+        elif self.task == "regression":
+            most = 0
+        else:
+            inferred = self.task is None and column.dtype.is_numeric()
+            most = INFERRED if inferred else min(MOST_CLASSES, self.memory // (8 * width))
+        return _Watch(most, target=target, category=category)
 
 
 class _Watch:

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steepest.data.blocks import BlockWriter, Column
+from steepest.data.blocks import BlockWriter, Field
 from steepest.errors import DataError
 
 COLUMNS = (
-    Column(np.dtype(np.float32), (3,)),
-    Column(np.dtype(np.float32), (1,)),
-    Column(np.dtype(np.int64), ()),
+    Field(np.dtype(np.float32), (3,)),
+    Field(np.dtype(np.float32), (1,)),
+    Field(np.dtype(np.int64), ()),
 )
 
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steepest.data import Stream, stream
-from steepest.data.blocks import BlockWriter, Column
+from steepest.data.blocks import BlockWriter, Field
 from steepest.errors import DataError
 
 ROWS = 23
-X, Y = Column(np.dtype(np.float32), (2,)), Column(np.dtype(np.int64), ())
+X, Y = Field(np.dtype(np.float32), (2,)), Field(np.dtype(np.int64), ())
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +157,7 @@ def test_to_keeps_options_order_and_the_count_of_epochs(blocks):
 def test_a_buffer_and_its_order_take_a_third_of_the_memory(memory, width, blocks, monkeypatch):
     rows = stream.block_rows(width * 4 + 8, memory)
     part = blocks(1, 1)
-    wide = type(part)(part.file, (Column(np.dtype(np.float32), (width,)), Y), rows, 0, ())
+    wide = type(part)(part.file, (Field(np.dtype(np.float32), (width,)), Y), rows, 0, ())
     held = Stream(wide, memory=memory)._blocks_per_buffer() * rows
     assert 0.9 * memory / 3 < held * (width * 4 + 8 + 8) <= memory / 3
 

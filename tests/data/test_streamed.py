@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 import torch
 
-from steepest.data import Stream, delimited, files, read_table, streamed
+from steepest.data import Stream, delimited, files, read_table, streamed, writing
+from steepest.data.seeds import drawn
 from steepest.data.streamed import LEAST_MEMORY, stream_table
-from steepest.data.survey import drawn, surveyed
+from steepest.data.survey import surveyed
 from steepest.data.transform import fit
 from steepest.errors import DataError
 
@@ -91,7 +92,7 @@ def small(monkeypatch):
     """Chunks of a few rows, and a survey of few more than it must have."""
     monkeypatch.setattr(delimited, "BLOCK", 4096)
     monkeypatch.setattr(files, "CHUNK_CELLS", 400)
-    monkeypatch.setattr(streamed, "PIECE", 500)
+    monkeypatch.setattr(writing, "PIECE", 500)
     monkeypatch.setattr(streamed, "surveyed", partial(few, surveyed))
 
 
