@@ -15,7 +15,7 @@ from steepest.data.typed import booleans, comma_number, dates, decimals, grouped
 from steepest.errors import DataError
 
 MISSING = "(missing)"
-MICROSECONDS_PER_DAY = 86_400e6
+PER_DAY = {"ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
 NANOSECONDS_PER_HOUR = 3_600e9
 
 Role = Literal["numeric", "category", "boolean", "date"]
@@ -252,11 +252,14 @@ def _times(values: pl.Series, unit: str | None) -> pl.Series:
         values = dates(values.cast(pl.String))
     if not values.dtype.is_temporal() or unit_of(values) != unit:
         return _nothing(values)
-    if unit == "days":
-        return values.dt.total_microseconds() / MICROSECONDS_PER_DAY
+    # As they are stored, in whole days or fractions of a second: dates of a damaged file may
+    # lie beyond what polars can convert.
+    stored = values.to_physical().cast(pl.Float64)
+    if values.dtype == pl.Date:
+        return stored
     if unit == "hours since midnight":
-        return values.cast(pl.Float64) / NANOSECONDS_PER_HOUR
-    return values.dt.timestamp("us") / MICROSECONDS_PER_DAY
+        return stored / NANOSECONDS_PER_HOUR
+    return stored / PER_DAY[values.dtype.time_unit]  # type: ignore[attr-defined]
 
 
 def _nothing(values: pl.Series) -> pl.Series:

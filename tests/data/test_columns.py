@@ -1,6 +1,7 @@
 """Encoding: numbers checked by hand, statistics of the training part alone, notes that say it."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -119,6 +120,15 @@ def test_dates_and_times_become_numbers(value, expected, unit):
     column = Column(name="c", kind="", role="date", unit=unit)
     assert column.numbers(pl.Series("c", [value, None])).to_list() == [expected, None]
     assert unit_of(pl.Series([value])) == unit
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_a_moment_is_the_same_in_every_unit(unit):
+    moment = pl.Series("c", [dt.datetime(1970, 1, 2, 12), None], dtype=pl.Datetime(unit))
+    column = Column(name="c", kind="", role="date", unit="days since 1970")
+    assert column.numbers(moment).to_list() == [1.5, None]
+    duration = pl.Series("c", [dt.timedelta(hours=36)], dtype=pl.Duration(unit))
+    assert replace(column, unit="days").numbers(duration).to_list() == [1.5]
 
 
 def test_as_many_categories_as_allowed_are_kept():

@@ -140,6 +140,45 @@ def test_what_a_user_can_get_wrong_is_told_in_one_sentence(tmp_path, columns, op
         load_table(path, **({"target": "price"} | options))
 
 
+FAULTS = {
+    "empty": (b"", "is empty"),
+    "header only": (b"a,y\n", "column names and no rows"),
+    "ragged": (b"a,y\n1,1.5\n2\n3,2.5\n", "line 3 has 1 fields where the first line names 2"),
+    "one value": (b"a,b,y\n1,7,1.5\n2,7,2.5\n3,7,4\n", ("a",)),
+    "all missing": (b"a,b,y\n1,,1.5\n2,NA,2.5\n3,?,4\n", ("a",)),
+    "not UTF-8": (b"a,y\n\xe9,1.5\nx,2.5\ny,4\n", "is not UTF-8 text"),
+    "target missing": (b"a,y\n1,1.5\n2,\n3,4\n", "'y' is missing in 1 rows, first in row 2"),
+    "target all missing": (b"a,y\n1,\n2,NA\n3,\n", "'y' is missing in 3 rows, first in row 1"),
+    "inf": (b"a,y\n1,1.5\ninf,2.5\n3,4\n", "column 'a' is infinite in row 2"),
+    "inf in the target": (b"a,y\n1,1.5\n2,-inf\n3,4\n", "column 'y' is infinite in row 2"),
+    "two of one name": (b"a,a,y\n1,2,1.5\n", "names two columns 'a'"),
+    "dates": (b"a,y\n2024-02-28,1.5\n2024-02-29,2.5\n2024-03-01,4\n", ("a",)),
+    "thousands": (b'a,y\n"1,234.5",1.5\n"7",2.5\n"1,000,000",4\n', ("a",)),
+    "thousands in the target": (b'a,y\n1,"1,234.5"\n2,"7"\n3,"12.25"\n', ("a",)),
+    "decimal commas": (b'a,y\n"1.234,5",1.5\n"7",2.5\n', "such as '1.234,5', that may set off"),
+    "commas that may be both": (b"a;y\n1,234;1.5\n7;2.5\n", "such as '1,234', that may set off"),
+    "decimal commas in the target": (b"a;y\n1;1,5\n2;2,5\n", "target 'y' holds numbers with com"),
+    "a stray quotation mark": (b'a,y\n1,"1.5\n2,2.5\n3,4\n', "stray quotation mark|has 1 fields"),
+    "a BOM": (b"\xef\xbb\xbfa,y\r\n1,1.5\r\n2,2.5\r\n3,4\r\n", ("a",)),
+    "long fields": (b"a,y\n" + b"".join(b"%s,%d.5\n" % (c * 10**6, i) for i, c in
+                    enumerate((b"u", b"v", b"u"))), (f"a={'u' * 10**6}", f"a={'v' * 10**6}")),
+    "NUL bytes": (b"a,y\nu\0,1.5\nv,2.5\nu\0,4\n", ("a=u\0", "a=v")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "expected"), FAULTS.values(), ids=FAULTS)
+def test_csv_faults_give_a_sentence_or_the_right_features(tmp_path, content, expected):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    if isinstance(expected, tuple):
+        assert load_table(path, target="y", validation=0).transform.features == expected
+    else:
+        with pytest.raises(DataError, match=expected) as caught:
+            load_table(path, target="y", validation=0)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+
 def test_a_table_of_a_target_alone_has_no_feature(tmp_path):
     with pytest.raises(DataError, match=r"t.csv: no feature column is left beside the target$"):
         load_table(csv(tmp_path, y=[1.5, 2, 3]), target="y")
@@ -154,7 +193,18 @@ def test_the_diabetes_example():
     table = load_table(EXAMPLES / "diabetes.csv", target="progression")
     assert (len(table.train_x), len(table.validation_x)) == (354, 88)
     assert table.target.task == "regression"
-    assert table.transform.features == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    assert table.transform.features == (
+        "age",
+        "sex",
+        "bmi",
+        "bp",
+        "s1",
+        "s2",
+        "s3",
+        "s4",
+        "s5",
+        "s6",
+    )
     assert table.notes[0] == "target 'progression' holds numbers: taken as regression"
     solution = torch.linalg.lstsq(table.train_x, table.train_y).solution
     rest = table.validation_x @ solution - table.validation_y
