@@ -13,6 +13,7 @@ from steepest.optim import Mixed
 from steepest.train.run import Run
 
 Told = Mapping[str, Any]
+LEAST_WIDTH = 60  # characters of a terminal, below which lines are too long for it
 LABEL = 11  # characters of the labels' column
 MOST_MODULES = 20  # lines of the table of modules
 LEAST_TYPE, LEAST_SHAPES = 10, 18  # characters that a line of it has for them at least
@@ -33,7 +34,8 @@ def show_opening(run: Run, told: Told, notes: list[str]) -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    for label, lines in _opening(run, told, console.width - LABEL):
+    room = max(console.width, LEAST_WIDTH) - LABEL
+    for label, lines in _opening(run, told, room):
         for k, line in enumerate(lines):
             start = label if k == 0 else ""
             console.print(Text.assemble((start.ljust(LABEL), "bold"), line), soft_wrap=True)
@@ -53,7 +55,7 @@ def _opening(run: Run, told: Told, room: int) -> Iterator[tuple[str, list[str]]]
     model = f"{type(run.model).__name__}, {_count(told['parameters'], 'parameter')}{only}"
     yield "model", [model, *(_modules_table(told["model"], room) if len(told["model"]) > 1 else [])]
     yield "optimizer", list(_optimizer_lines(run.optimizer, told["optimizer"], room))
-    yield "schedule", _wrapped([told["schedule"]], room)
+    yield "schedule", _wrapped(told["schedule"].split(", "), room)
     parts = [told["device"], _threads(told, run), told["precision"]]
     yield "device", _wrapped(parts, room)
 
