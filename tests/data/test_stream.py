@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from steepest.data import Stream, stream
 from steepest.data.blocks import BlockWriter, Field
+from steepest.data.ordered import Ordered
 from steepest.errors import DataError
 
 ROWS = 23
@@ -147,6 +148,7 @@ def test_to_keeps_options_order_and_the_count_of_epochs(blocks):
     s = Stream(blocks(), batch_size=3, seed=4, drop_last=True)
     list(s)
     moved = s.to("cpu")
+    assert isinstance(moved, Ordered)  # what a run needs to begin an epoch anywhere
     assert len(moved) == len(s) == 7
     assert rows_of(moved) == rows_of(s.epoch(1))
     assert next(iter(s.to("meta")))[0].device.type == "meta"
