@@ -41,7 +41,7 @@ class Predictor:
 
     model: nn.Module
     transform: Transform
-    device: torch.device
+    device: torch.device | str
 
     def predict(self, source: Source) -> tuple[pl.DataFrame, list[str]]:
         """Return a prediction for each row of a table, in order, and what to know of the rows.

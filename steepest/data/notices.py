@@ -50,3 +50,8 @@ def listed(names: Collection[str], most: int = 10) -> str:
     """Return names for a sentence, the first of many."""
     shown = ", ".join(repr(name) for name in list(names)[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def shown(value: float) -> str:
+    """Return a number as people read it: four digits, or whole with commas from 10,000 on."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

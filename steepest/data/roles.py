@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from steepest.data.columns import Column
+from steepest.data.notices import shown
 from steepest.data.target import Target
 
 Row = tuple[str, str, str, str]
@@ -62,7 +63,7 @@ def _becomes(column: Column) -> str:
         return f"left out: {column.left_out}"
     if column.role == "category":
         return f"{len(column.categories)} columns of 0 and 1"
-    fill = f"; {column.fill:.4g} where missing" if column.missing else ""
+    fill = f"; {shown(column.fill)} where missing" if column.missing else ""
     if column.role == "boolean":
         return f"0 or 1{fill}"
     unit = f"{column.unit}, " if column.unit else ""
@@ -71,4 +72,4 @@ def _becomes(column: Column) -> str:
 
 def _scaled(mean: float, std: float) -> str:
     sign = "+" if mean < 0 else "-"
-    return f"(x {sign} {abs(mean):.4g}) / {std:.4g}"
+    return f"(x {sign} {shown(abs(mean))}) / {shown(std)}"

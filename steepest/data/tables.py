@@ -10,9 +10,10 @@ from torch import Tensor
 from steepest.data.batches import Batches
 from steepest.data.files import Source, label, read_table
 from steepest.data.gathered import Gathered
+from steepest.data.notices import Notices, shown
 from steepest.data.seeds import check_whole, generator
 from steepest.data.target import Target, Task
-from steepest.data.transform import Notices, Transform, fit
+from steepest.data.transform import Transform, fit
 from steepest.errors import DataError, nearest
 
 __all__ = ["Table", "Task", "Transform", "load_table", "read_table"]
@@ -157,7 +158,7 @@ def _to_compare(target: Target, known: Tensor, unseen: Tensor) -> str:
         share = (unseen == often).float().mean().item()
         return f"always {target.classes[int(often)]} would be right in {share:.1%} of validation"
     error = unseen.abs().mean().item() * target.std
-    return f"always the mean, {target.mean:.4g}, would be wrong by {error:.4g} in validation"
+    return f"always the mean, {shown(target.mean)}, would be wrong by {shown(error)} in validation"
 
 
 class _Part:
