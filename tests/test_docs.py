@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tutorial.md", "docs/options.md", "docs/groups.md", "docs/batches.md"]
+NAMES = ("tutorial", "options", "groups", "batches", "data")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
