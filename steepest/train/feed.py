@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from steepest.data import DataLoader
 from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError
 from steepest.train.device import moved
@@ -89,6 +90,8 @@ class Feed:
             set_random_state(self.epoch_random, self.device, self.batches)
         if isinstance(self.batches, Ordered):
             source = self.batches.epoch(place.epoch, start=place.batch)
+        elif isinstance(self.batches, DataLoader):
+            source = self.batches.epoch_from(place.batch + self.at_end)
         else:
             source = iter(self.batches)
             deque(islice(source, place.batch + self.at_end), maxlen=0)
