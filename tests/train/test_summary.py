@@ -199,7 +199,7 @@ def test_a_deep_model_fits_into_eighty_characters(
     lines = capsys.readouterr().err.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert lines[3].split() == ["1.0.self_attn", "MultiheadAttention", "(24,", "8)", "(24,)", "216"]
-    assert lines[22].split() == ["...", "6", "more", "473"]
+    assert lines[22].split() == ["...", "6", "more", "393"]
 
 
 def test_a_narrow_terminal_is_no_reason_to_fail(
