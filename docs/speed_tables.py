@@ -125,11 +125,47 @@ def _peer(r: dict[str, Any]) -> list[str]:
     return [f"{r['microseconds']:,.0f}", times, f"{r['first step, seconds']:.1f}"]
 
 
+def training(rows: dict[str, Any]) -> str:
+    """Return what a batch takes in each loop, and how many times ours that is."""
+    results = rows["results"]
+    names = results[0]["microseconds"]
+    body = [[name, *(_batch(r, name) for r in results)] for name in names]
+    body.append(["steepest above bare", *(_above(r) for r in results)])
+    return _lines(["microseconds a batch (times ours)", *(r["case"] for r in results)], body)
+
+
+def _batch(r: dict[str, Any], name: str) -> str:
+    """Return a loop's time, and how it compares with ours: compiled, for Keras on JAX."""
+    ours = "compiled" if name == "Keras on JAX" else "steepest"
+    times, value = r[f"times {ours}"][name], f"{r['microseconds'][name]:.0f}"
+    if name in ("memory", "bare", "steepest", "compiled"):
+        return value
+    targets = {"plain": r["targets"]["plain"], "Keras on JAX": 1.0}
+    return f"{value} ({_against(times, targets.get(name, r['targets']['peers']), f'{times:.1f}')})"
+
+
+def _above(r: dict[str, Any]) -> str:
+    most, bare = r["targets"]["above"], r["microseconds"]["bare"]
+    target = max(most["microseconds"], most["share"] * bare)
+    return _against(r["above bare"], target, f"{r['above bare']:.1f}", most=True)
+
+
+def brought(rows: dict[str, Any]) -> str:
+    """Return what packages bring along."""
+    body = [
+        [name, f"{found['megabytes']:,.0f}", f"{found['seconds']:.2f}"]
+        for name, found in rows["brought"].items()
+    ]
+    return _lines(["", "megabytes", "import, seconds"], body)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "steps": ("step", "make bench", steps),
     "first step": ("step", "make bench", first_step),
     "bandwidth": ("step", "make bench", bandwidth),
     "extras": ("step", "make bench", extras),
     "peers": ("peers", "make bench-peers", peers),
+    "training": ("train_peers", "make bench-peers", training),
+    "brought": ("train_peers", "make bench-peers", brought),
 }
 """By mark: the result's file, what measures it, and what makes the table of it."""
