@@ -537,3 +537,18 @@ def test_an_optimizer_without_lr_is_refused():
     del run.optimizer.param_groups[0]["lr"]
     with pytest.raises(RecipeError, match="SGD has one without"):
         find_lr(run)
+
+
+def test_parameters_that_moved_to_other_memory_are_where_they_were():
+    run = run_of(OPTIMIZERS["torch SGD"])
+
+    def loss_fn(prediction: Tensor, target: Tensor) -> Tensor:
+        loss = nn.functional.mse_loss(prediction, target)
+        for p in run.model.parameters():
+            p.data = p.data.clone()
+        return loss
+
+    moving = replace(run, loss_fn=loss_fn)
+    kept = all_of(moving)
+    find_lr(moving, steps=20)
+    assert all_of(moving) == kept

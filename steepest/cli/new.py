@@ -32,8 +32,10 @@ def main(words: list[str]) -> int:
 
 
 def new(
-    file: Positional[Path],
-    kind: Annotated[str | None, tyro.conf.arg(name="from")] = None,
+    file: Positional[Annotated[Path, tyro.conf.arg(metavar="FILE.py")]],
+    kind: Annotated[
+        str | None, tyro.conf.arg(name="from", metavar="RECIPE", help_behavior_hint="")
+    ] = None,
     force: bool = False,
 ) -> None:
     """Write the start of a recipe of your own, which runs at once.

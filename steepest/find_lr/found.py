@@ -136,7 +136,7 @@ class Curve:
         if self.rose:
             return (
                 f"no lr lowered the loss, {level:.3g} at first, and by lr {self.lrs[-1]:.2g} it "
-                "rose: is the model at its optimum, or --start too high?"
+                "rose: is the model at its optimum, or --start too high? --steps 1000 tells more"
             )
         return (
             f"no lr up to {self.lrs[-1]:.2g} moved the loss, {level:.3g} at first, by more than "
