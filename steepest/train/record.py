@@ -185,8 +185,11 @@ class Record:
         self._save_epoch = bool(self.files and every and self.place.epoch % every == 0)
         return row
 
-    def finish(self) -> Report:
-        """Measure what is not measured yet, write what the run leaves, return what came of it."""
+    def finish(self, notes: tuple[str, ...] = ()) -> Report:
+        """Measure what is not measured yet, write what the run leaves, return what came of it.
+
+        `notes` are for the report's reader.
+        """
         run, seconds, ended = self.run, self.seconds, self.ended() or "epochs"
         if self.files is not None:
             self._save()  # before what a longer, unbroken run would not have
@@ -215,6 +218,7 @@ class Record:
             seconds=seconds,
             ended=ended,
             result=result,
+            notes=notes,
         )
 
     @property
