@@ -29,8 +29,9 @@ def main(words: list[str]) -> int:
     from steepest.options import kept_options, parse  # torch, from here on
 
     asked = parse(recipe, name, rest)
-    made = replace(make_run(recipe, name, asked.options), **asked.training)
+    made = make_run(recipe, name, asked.options)
     folder = asked.folder or (Path(made.folder) if made.folder else None)
+    made = replace(made, folder=folder or "runs", **asked.training)  # which may refuse
     if folder is None or not asked.resume:
         folder = new_folder(folder, name)
     run = replace(

@@ -117,12 +117,16 @@ class RunFolder:
             self._save_best(best)
             if evaluation is not None:
                 self.write_json(EVALUATION, evaluation)
-            draw_losses(self.path / PICTURE, read_metrics(self.path / METRICS), self.run.name)
+            draw_losses(self.path / PICTURE, self.rows(), self.run.name)
 
     def _save_best(self, weights: Mapping[str, Any] | None) -> None:
         if weights is not None and weights is not self._best:
             save_weights(self.path / BEST, weights)
             self._best = weights
+
+    def rows(self) -> list[Row]:
+        """Return the rows of the metrics so far."""
+        return read_metrics(self.path / METRICS)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a file of the folder as JSON; numbers that are not finite become null."""

@@ -1,6 +1,7 @@
 """Record: what is kept of a run while it trains."""
 
 import math
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.errors import RecipeError, RunError, SteepestError
+from steepest.train.advice import advice
 from steepest.train.best import Best
 from steepest.train.device import choose_threads, computing_with, moved
 from steepest.train.evaluation import evaluation
@@ -207,6 +209,7 @@ class Record:
                 found = evaluation(run, self.best.weights, moved(run.validation or (), self.device))
                 self.files.finish(run.model.state_dict(), self.best.weights, found)
             result = "" if run.result is None else run.result(run.model)
+        rows = self.history if self.files is None else self.files.rows()
         if self.files is not None:
             self._describe("finished", ended=ended)
         return Report(
@@ -218,7 +221,7 @@ class Record:
             seconds=seconds,
             ended=ended,
             result=result,
-            notes=notes,
+            notes=(*notes, *filter(None, [advice(rows, finding_lr(run))])),
         )
 
     @property
@@ -308,7 +311,8 @@ class Record:
         raise RunError(
             f"The loss is a finite number at every step: it was {self._window.total} {when} step "
             f"{place.step + 1} (epoch {place.epoch + 1}, lr {self._lr():.3g}{rows}){why}; lower "
-            "lr, clip the gradients with clip_norm, or look for NaN in the data"
+            f"lr ({finding_lr(self.run)} finds one), clip the gradients with clip_norm, or look "
+            "for NaN in the data"
         )
 
     # ---- files -------------------------------------------------------------------------------
@@ -433,3 +437,10 @@ class Record:
         if self.files is not None:
             self._save()
         raise Stopped(self.place.step, self._signals.asked)
+
+
+def finding_lr(run: Run) -> str:
+    """Return what finds a learning rate for the run: a command where it came from one."""
+    if not run.options:
+        return "steepest.find_lr(run)"
+    return shlex.join(["steepest", "find-lr", run.options["recipe"], *run.options["arguments"]])

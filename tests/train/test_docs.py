@@ -31,7 +31,7 @@ def test_command_line(
     (recipe,) = blocks("cli.md", "python")
     (tmp_path / "my_recipe.py").write_text(recipe)
     commands = [line for block in blocks("cli.md", "console") for line in block.splitlines()]
-    assert len(commands) == 7
+    assert len(commands) == 11
     printed = []
     for command in commands:
         assert main(shlex.split(command.removeprefix("$ steepest "))) == 0, command
