@@ -189,11 +189,17 @@ BLOCKED = (
 )
 
 
+def cut(patch: pytest.MonkeyPatch, size: int) -> None:
+    """Have blocks of so many bytes, or of a line."""
+    patch.setattr(delimited, "BLOCK", size)
+    patch.setattr(delimited, "BLOCK_PER_COLUMN", 1)
+
+
 @given(size=st.integers(1, 120))
 def test_where_a_file_is_cut_into_blocks_does_not_show(tmp_path_factory, size):
     path = written(tmp_path_factory.mktemp("t"), BLOCKED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "BLOCK", size)
+        cut(patch, size)
         frame = read_table(path)
     assert frame.to_dict(as_series=False) == {
         "a": [1.0, 2.5, -3.0, 4.0, 5.0, 6.0],
@@ -221,14 +227,14 @@ def test_where_a_file_is_cut_into_blocks_does_not_show(tmp_path_factory, size):
 def test_a_columns_type_is_of_all_its_values_in_whatever_blocks(
     tmp_path, monkeypatch, values, expected, size
 ):
-    monkeypatch.setattr(delimited, "BLOCK", size)
+    cut(monkeypatch, size)
     path = written(tmp_path, "i,c,d\n" + "".join(f"{i},{v},0\n" for i, v in enumerate(values)))
     assert str(read_table(path)["c"].to_list()) == str(expected)
 
 
 @pytest.mark.parametrize("size", [1, 2**20])
 def test_a_line_of_separators_is_a_row_where_every_row_is_asked_for(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(delimited, "BLOCK", size)
+    cut(monkeypatch, size)
     path = written(tmp_path, 'a,b\n1,2\n\n,\n"",""\r\n\r\n3,"\n"\n,\n')
     every = [row for frame in chunks(path, every_row=True) for row in frame["a"]]
     assert every == [1, None, None, 3, None]
@@ -242,9 +248,18 @@ def test_columns_asked_for_as_text_keep_their_zeros(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2**20])
 def test_a_column_of_nothing_but_missing_values(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(delimited, "BLOCK", size)
+    cut(monkeypatch, size)
     frame = read_table(written(tmp_path, "a,b\n,1\nNA,2\n?,3\n"))
     assert frame["a"].to_list() == [None, None, None]
+
+
+def test_an_unclosed_quotation_mark_is_refused_without_a_word_from_polars(
+    tmp_path, monkeypatch, capfd
+):
+    cut(monkeypatch, 1)
+    with pytest.raises(DataError, match="line 3 has 1 fields"):
+        read_table(written(tmp_path, 'a,b\n1,2\n"'))
+    assert capfd.readouterr().err == ""  # polars panics over such a block
 
 
 def test_nul_bytes_are_text(tmp_path):

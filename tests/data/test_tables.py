@@ -96,6 +96,22 @@ def test_the_same_table_from_every_kind_of_file(tmp_path):
         assert torch.equal(other.validation_y, one.validation_y)
 
 
+def test_a_table_in_many_blocks_is_the_table_in_one(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    path = csv(tmp_path, a=rng.normal(size=50), b=rng.choice(["u", "v"], 50), y=rng.random(50))
+    whole = load_table(path, target="y", seed=1)
+    monkeypatch.setattr("steepest.data.delimited.BLOCK", 100)
+    monkeypatch.setattr("steepest.data.delimited.BLOCK_PER_COLUMN", 1)
+    blocks = load_table(path, target="y", seed=1)
+    assert blocks.transform == whole.transform
+    for name in ("train_x", "train_y", "validation_x", "validation_y"):
+        assert torch.equal(getattr(blocks, name), getattr(whole, name))
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows[:40], "inf,u,1", *rows[40:]]))
+    with pytest.raises(DataError, match="column 'a' is infinite in row 40"):
+        load_table(path, target="y")
+
+
 def test_notes_say_what_was_done(tmp_path):
     rows = 40
     path = csv(
