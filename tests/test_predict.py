@@ -153,8 +153,9 @@ def test_new_rows_come_from_any_kind_of_file_and_with_or_without_the_target(pred
     rooms = pl.read_csv("rooms.csv", schema_overrides={"zip": pl.String})
     rooms.drop("price").write_parquet("rooms.parquet")
     rooms.select(reversed(rooms.columns)).write_ndjson("rooms.jsonl")
+    rooms.with_columns(price=pl.lit("?")).write_csv("asked.csv")
     predict("rooms --data rooms.csv --out 1.csv")
-    for number, name in enumerate(("rooms.parquet", "rooms.jsonl"), 2):
+    for number, name in enumerate(("rooms.parquet", "rooms.jsonl", "asked.csv"), 2):
         assert predict(f"rooms --data {name} --out {number}.csv")[0] == 0
         assert Path(f"{number}.csv").read_text() == Path("1.csv").read_text()
 
@@ -265,7 +266,7 @@ def test_a_recipe_of_ones_own_predicts_when_it_is_named(predict, runs):
     from textwrap import dedent
 
     network = "from steepest.recipes.table import network as net\n    def network(transform, "
-    network += "hidden):\n        return net(transform, hidden)"
+    network += "hidden):\n        return net(transform, () + hidden)"
     Path("mine.py").write_text(dedent(MINE.format(network=network)))
     assert main(["train", "mine.py", "--data", "rooms.csv", "--folder", "mine"]) == 0
     Path("executed").unlink()
