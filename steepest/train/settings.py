@@ -85,10 +85,18 @@ def _options(run: Run) -> Iterator[tuple[str, Any]]:
         for name in filter(lambda name: _shows_itself(own[name]), own):
             yield f"schedule of {name} of param group {k}", repr(own[name])
         moving |= set(own)
+        if _cycles_momentum(run.schedule):
+            moving |= {"momentum", "betas"}
         for name, value in group.items():
             if name not in moving:
                 started = group.get("initial_lr", value) if name == "lr" else value
                 yield f"{name} of param group {k}", _plain(started)
+
+
+def _cycles_momentum(schedule: object) -> bool:
+    """Tell whether a scheduler, or one that it joins, changes more than lr."""
+    joined = getattr(schedule, "_schedulers", ())
+    return bool(getattr(schedule, "cycle_momentum", False)) or any(map(_cycles_momentum, joined))
 
 
 def _shows_itself(schedule: object) -> bool:
@@ -100,4 +108,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+    if isinstance(value, (int, float, str, bool, type(None))):
+        return value
+    text = str(value)
+    return type(value).__name__ if " at 0x" in text else text

@@ -10,6 +10,7 @@ own. Everything else is an object with one key, which begins with `$` and says w
     {"$tuple": [...]}  {"$set": [...]}  {"$size": [2, 3]}
     {"$dict": [[key, value], ...]}                a dict with other keys
     {"$ordered": [[key, value], ...]}             an OrderedDict
+    {"$counter": [[key, value], ...]}             a Counter
     {"$float": "nan"}  {"$complex": [re, im]}  {"$bytes": "base64"}
     {"$dtype": "torch.float32"}  {"$device": "cuda:0"}
 
@@ -20,7 +21,7 @@ import base64
 import json
 import math
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -174,6 +175,7 @@ WRITERS: dict[type, tuple[str, Callable[[_Writing, Any, Place], Any]]] = {
     torch.Size: ("$size", lambda _, value, place: list(value)),
     dict: ("$dict", _Writing.pairs),
     OrderedDict: ("$ordered", _Writing.pairs),
+    Counter: ("$counter", _Writing.pairs),
     float: ("$float", lambda _, value, place: repr(value)),
     complex: ("$complex", lambda _, value, place: [repr(value.real), repr(value.imag)]),
     bytes: ("$bytes", lambda _, value, place: base64.b64encode(value).decode()),
@@ -228,6 +230,7 @@ READERS: dict[str, Callable[[_Reading, Any], Any]] = {
     "$size": lambda _, content: torch.Size(content),
     "$dict": lambda reading, content: dict(reading.pairs(content)),
     "$ordered": lambda reading, content: OrderedDict(reading.pairs(content)),
+    "$counter": lambda reading, content: Counter(dict(reading.pairs(content))),
     "$float": lambda _, content: float(content),
     "$complex": lambda _, content: complex(*map(float, content)),
     "$bytes": lambda _, content: base64.b64decode(content, validate=True),
