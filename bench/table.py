@@ -20,11 +20,13 @@ ratio is the median of each round's ratio. Both are run with one thread and with
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter, time
@@ -117,7 +119,7 @@ def plain(x: Any, y: Any, threads: int) -> float:
 
 
 def steepest(x: Any, y: Any, threads: int) -> float:
-    """Time `train(run)`: bar, metrics, finite check, files."""
+    """Time `train(run)`: progress, metrics, finite check, files."""
     import torch
 
     from steepest import Run, optim, train
@@ -135,7 +137,8 @@ def steepest(x: Any, y: Any, threads: int) -> float:
             threads=threads,
             folder=folder,
         )
-        return train(run).seconds
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            return train(run).seconds
 
 
 PEERS: dict[str, Callable[[Any, Any, int], float]] = {"plain": plain, "steepest": steepest}
