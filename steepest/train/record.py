@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError, RunError, SteepestError
 from steepest.train.advice import advice
 from steepest.train.best import Best
@@ -206,7 +207,7 @@ class Record:
                 self._note(self._row("validation", self.place.epoch) | measured)
         with averaged(run.optimizer):
             if self.files is not None:
-                found = evaluation(run, self.best.weights, moved(run.validation or (), self.device))
+                found = evaluation(run, self.best.weights, self._held_out())
                 self.files.finish(run.model.state_dict(), self.best.weights, found)
             result = "" if run.result is None else run.result(run.model)
         rows = self.history if self.files is None else self.files.rows()
@@ -251,13 +252,14 @@ class Record:
     def _measured(self, *, interruptible: bool = False) -> Row:
         """Return what validation measures, with the averages that the optimizer keeps.
 
-        A wish to stop is granted between two batches where the epoch's end would measure again.
+        The training goes on as without it, whatever random numbers its batches draw. A wish
+        to stop is granted between two batches where the epoch's end would measure again.
         """
         run = self.run
         if run.validation is None:
             return {}
         random = self.feed.random()
-        batches = self._until_asked() if interruptible else moved(run.validation, self.device)
+        batches = self._until_asked() if interruptible else self._held_out()
         try:
             with averaged(run.optimizer):
                 forward = self.precision.forward
@@ -267,12 +269,18 @@ class Record:
             if self.files is not None:
                 self._save()
             raise
+        self.feed.set_random(random)
         self._validated = self.place.step
         self._found = {f"validation_{name}": value for name, value in found.items()}
         return self._found
 
+    def _held_out(self) -> Iterator[Any]:
+        """Hand out the validation batches, every time in the same order where they have one."""
+        batches = self.run.validation
+        return moved(batches.epoch(0) if isinstance(batches, Ordered) else batches or (), self.device)
+
     def _until_asked(self) -> Iterator[Any]:
-        for batch in moved(self.run.validation or (), self.device):
+        for batch in self._held_out():
             if self._signals.asked is not None:
                 raise Stopped(self.place.step, self._signals.asked)
             yield batch
