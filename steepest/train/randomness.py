@@ -48,7 +48,7 @@ def random_state(device: torch.device = CPU, batches: object = None) -> dict[str
         "torch": torch.get_rng_state(),
         "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "python": random.getstate(),
-        "loader": [generator.get_state() for generator in _generators(batches)],
+        "loader": [generator.get_state() for generator in generators(batches)],
         "device": None if device.type == "cpu" else _random_of(device).get_rng_state(),
     }
 
@@ -60,7 +60,7 @@ def set_random_state(
     torch.set_rng_state(state["torch"])
     np.random.set_state(tuple(state["numpy"]))
     random.setstate(state["python"])
-    for generator, loader_state in zip(_generators(batches), state["loader"], strict=True):
+    for generator, loader_state in zip(generators(batches), state["loader"], strict=True):
         generator.set_state(loader_state)
     if device.type != "cpu" and state["device"] is not None:
         _random_of(device).set_rng_state(state["device"])
@@ -70,7 +70,7 @@ def _random_of(device: torch.device) -> Any:
     return torch.get_device_module(device)
 
 
-def _generators(batches: object) -> Iterator[torch.Generator]:
+def generators(batches: object) -> Iterator[torch.Generator]:
     """Yield the generators that a `DataLoader` and its samplers have of their own, each once."""
     if not isinstance(batches, DataLoader):
         return

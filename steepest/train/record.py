@@ -333,7 +333,9 @@ class Record:
         try:
             begins = not self.run.resume or self.files.holds_nothing()
             if not begins:
-                _, state, notes = self.files.checkpoints.newest()
+                # Parameters alone: a buffer that is a mask may hold infinity.
+                finite = [("model", name) for name in self.watch.names]
+                _, state, notes = self.files.checkpoints.newest(finite)
                 changed, newer = self._resume(state)
                 notes = [*notes, *changed, *newer]
             elif self.run.resume:
@@ -422,7 +424,6 @@ class Record:
         return min(*rare, run.steps) if run.steps is not None and run.steps > step else min(rare)
 
     def _look(self) -> None:
-        self._stop_if_asked()
         now = perf_counter()
         self.place.elapsed = self.seconds
         if now >= self._next_draw:
@@ -432,6 +433,7 @@ class Record:
         if now >= self._next_save:
             self._save()
         self._due = min(self._next_draw, self._next_save, self._last)
+        self._stop_if_asked()  # last: a wish that came meanwhile has set what is due, too
 
     def _lr(self) -> float:
         return float(self.run.optimizer.param_groups[0]["lr"])

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from steepest.errors import CheckpointError, StateError
+from steepest.optim import Optimizer
 from steepest.train.precision import Precision
+from steepest.train.randomness import generators
 from steepest.train.run import Run, Scheduler
 from steepest.train.settings import scheduler_options, settings_of
 
@@ -54,6 +56,7 @@ def restore(
     _check_settings(run, changed, told)
     _check_parameters(parameters, _parameters(run))
     _check_ends(run, kept)
+    _check_generators(run, kept)
     groups = [dict(group) for group in run.optimizer.param_groups]
     scheduled = dict(scheduler_options(run.schedule))
     try:  # first, as it is the one that may still refuse
@@ -63,6 +66,7 @@ def restore(
     run.model.load_state_dict(model)
     if isinstance(run.schedule, Scheduler) and schedule is not None:
         run.schedule.load_state_dict(schedule)
+    _show_scheduled(run.optimizer, optimizer["param_groups"])
     _override(run, groups, scheduled, changed)
     if precision.scaler is not None and scaler is not None:
         precision.scaler.load_state_dict(scaler)
@@ -106,6 +110,15 @@ def _check_ends(run: Run, kept: Mapping[str, Any]) -> None:
             )
 
 
+def _check_generators(run: Run, kept: Mapping[str, Any]) -> None:
+    was, is_now = len(kept["random"]["loader"]), len(list(generators(run.batches)))
+    if was != is_now:
+        raise CheckpointError(
+            f"A run resumes with a loader that has as many generators: got {is_now} where it had "
+            f"{was}; give the loader and its samplers the generators that they had"
+        )
+
+
 def _check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in [*then, *now]:
         was, is_now = _shape(then.get(name)), _shape(now.get(name))
@@ -132,6 +145,14 @@ def _parameters(run: Run) -> list[str]:
     names = {id(p): name for name, p in run.model.named_parameters()}
     every = [p for group in run.optimizer.param_groups for p in group["params"]]
     return [f"{names.get(id(p), 'a tensor')} {tuple(p.shape)}" for p in every]
+
+
+def _show_scheduled(optimizer: torch.optim.Optimizer, saved: list[dict[str, Any]]) -> None:
+    """Have groups show what their schedules gave last, which an epoch's end tells."""
+    if isinstance(optimizer, Optimizer):
+        groups = zip(optimizer.param_groups, optimizer.scheduled.groups, saved, strict=True)
+        for group, found, was in groups:
+            group.update({name: was[name] for name in found if name in was})
 
 
 def _override(

@@ -19,7 +19,10 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        # The gradients of others, which no zero_grad of the optimizer clears, only add up.
+        updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        every = model.named_parameters()
+        named = {name: p for name, p in every if p.requires_grad and id(p) in updated}
         self.names = list(named)
         self.parameters: list[Tensor] = list(named.values())
         self.optimizer = optimizer
