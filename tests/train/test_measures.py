@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import sklearn.metrics as theirs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics import MeanSquaredError
 from torchmetrics.classification import MulticlassAUROC
 
-from steepest import optim
+from steepest import data, optim
 from steepest.data import Batches
 from steepest.errors import RecipeError
-from steepest.train import metrics_for, train, validate
+from steepest.train import Stopped, metrics_for, train, validate
 
 N, CLASSES = 23, 3  # in batches of 7 the last one has 2 rows
 
@@ -108,6 +110,10 @@ def test_predictions_of_16_bits_are_summed_in_32(half: torch.dtype):
     found = measure(prediction.to(half), target, metrics_for("regression"), zero)
     exact = measure(prediction, target, metrics_for("regression"), zero)
     assert found == pytest.approx(exact, rel=0.02)
+    logits, labels = classes(500)
+    metrics = metrics_for("classification", classes=3)
+    found = measure(logits.to(half), labels, metrics, zero)  # chances of 16 bits have many ties
+    assert found == measure(logits.to(half).float(), labels, metrics, zero)
 
 
 @pytest.mark.parametrize(("one", "other"), [((N, 1), (N,)), ((N,), (N, 1))], ids=str)
@@ -163,6 +169,45 @@ def test_the_mode_is_given_back_when_a_metric_raises(training: bool):
     with pytest.raises(BrokenError):
         validate(model, F.mse_loss, [numbers()], {"broken": broken})
     assert model.training == training
+
+
+class Noisy(Dataset):
+    """Rows with noise, which every random state gives a part of."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        noise = torch.rand(1) + random.random() + float(np.random.rand())
+        return torch.full((3,), float(row)), noise
+
+
+@pytest.mark.parametrize("loader", [DataLoader, data.DataLoader], ids=["torch", "steepest"])
+@pytest.mark.parametrize("how", [{}, {"validate_steps": 3}], ids=["epochs", "updates"])
+def test_a_validation_draws_no_random_number_of_the_training(
+    make: Any, same: Any, how: Any, loader: Any
+):
+    """Dropout, the order of a loader and noise go on as without it."""
+    train_on = TensorDataset(torch.randn(14, 3), torch.randn(14, 1))
+    models = []
+    for more in ({"validation": None}, {"validation": loader(Noisy(), 4, shuffle=True), **how}):
+        run = make(batches=loader(train_on, 4, shuffle=True), **more)
+        train(run)
+        models.append(run.model.state_dict())
+    same(*models)
+
+
+def test_a_validation_is_in_the_same_order_after_a_resume(
+    make: Any, outcome: Any, same: Any, tmp_path: Path
+):
+    """Shuffled batches, too: the sums of their losses are the same to the last bit."""
+    held_out = [Batches(torch.randn(50, 3), torch.randn(50, 1), batch_size=7) for _ in range(3)]
+    with pytest.raises(Stopped):
+        train(make(folder=tmp_path / "a", validation=held_out[0], stop=6))
+    held_out[1].tensors = held_out[2].tensors = held_out[0].tensors
+    again = make(folder=tmp_path / "a", validation=held_out[1], resume=True)
+    whole = make(folder=tmp_path / "b", validation=held_out[2])
+    same(outcome(whole, train(whole)), outcome(again, train(again)))
 
 
 # ---- evaluation.json ---------------------------------------------------------------------------
