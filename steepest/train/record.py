@@ -277,7 +277,9 @@ class Record:
     def _held_out(self) -> Iterator[Any]:
         """Hand out the validation batches, every time in the same order where they have one."""
         batches = self.run.validation
-        return moved(batches.epoch(0) if isinstance(batches, Ordered) else batches or (), self.device)
+        if isinstance(batches, Ordered):
+            batches = batches.epoch(0)
+        return moved(() if batches is None else batches, self.device)
 
     def _until_asked(self) -> Iterator[Any]:
         for batch in self._held_out():
