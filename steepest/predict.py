@@ -63,6 +63,7 @@ class Predictor:
                 frames.append(self._told(outputs))
                 notes += notices
                 first += frame.height
+            notes.check(first)
         except DataError as error:
             named = str(error).startswith(label(source))
             raise error if named else DataError(f"{label(source)}: {error}") from None

@@ -220,6 +220,7 @@ REFUSED = {
     "rooms --data absent.csv --out p.csv": "there is no file absent.csv",
     "rooms --data other.csv --out p.csv": "other.csv: a table to predict has the columns that the",
     "rooms --data late.csv --out p.csv": "late.csv: column 'rooms' is infinite in row 3",
+    "rooms --data words.csv --out p.csv": "words.csv: column 'rooms' holds no value that the model",
     "rooms --data ragged.csv --out p.csv": "ragged.csv, line 3 has 1 fields",
     "rooms --data none.csv --out p.csv": "none.csv has no rows: there is nothing to predict",
     "nowhere --data rooms.csv --out p.csv": "nowhere has no readable options.json",
@@ -237,6 +238,7 @@ def test_what_cannot_be_predicted_is_refused_and_nothing_written(predict, runs, 
     Path("other.csv").write_text("a,b\n1,2\n")
     Path("late.csv").write_text("rooms,city\n1,Rome\n2,Rome\ninf,Rome\n")
     Path("ragged.csv").write_text("rooms,city\n1,Rome\n2\n")
+    Path("words.csv").write_text("rooms,city\none,Rome\ntwo,Rome\n")
     Path("none.csv").write_text("rooms,city\n")
     for name, recipe in (("untrained", "table"), ("coded", "x.py"), ("line", "line")):
         (runs / name).mkdir()

@@ -110,7 +110,7 @@ def encode(
     """Write a column's numbers to `out` `(n, features)`, which holds zeros.
 
     Raises:
-        DataError: a number is infinite or too far off, or no value is one for this column.
+        DataError: a number is infinite or too far off.
     """
     if column.role == "category":
         _encode_category(column, values, out, notes)
@@ -118,11 +118,6 @@ def encode(
     found = column.numbers(values)
     if strays := found.null_count() - values.null_count():
         where = (found.is_null() & values.is_not_null()).arg_max() or 0
-        if strays == len(values) > 1:
-            raise DataError(
-                f"column {column.name!r} was {column.role} in training: it is {values[where]!s} in "
-                f"row {first_row + where + 1}, and so are all its values"
-            )
         notes.strays[column.name] = strays, str(values[where])
     numbers = floats(found, first_row)
     gone = np.isnan(numbers)

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from steepest.errors import DataError
+
 
 @dataclass
 class Notices:
@@ -24,6 +26,19 @@ class Notices:
                 mine[name] = before + count, first
         self.absent, self.extra = other.absent, other.extra
         return self
+
+    def check(self, rows: int) -> None:
+        """Refuse a table of so many rows if a column of it is of another kind than in training.
+
+        Raises:
+            DataError: a column has values, and the model knows none of them.
+        """
+        for name, (count, example) in self.strays.items():
+            if self.filled[name] == rows and count > 1:
+                raise DataError(
+                    f"column {name!r} holds no value that the model knows (such as {example!r}): "
+                    f"give it as it was in training"
+                )
 
     def sentences(self, rows: str = "rows") -> list[str]:
         """Return a sentence for each thing to know; missing values that were filled are none."""

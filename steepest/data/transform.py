@@ -77,7 +77,8 @@ class Transform:
 
         A column that is missing has its fill value in every row, and so has a value that is
         missing or none that the column can hold. A category that the training part lacked is 0 in
-        every category's place. Columns that were not there at the fit are passed over.
+        every category's place. Columns that were not there at the fit are passed over. Once all
+        rows are encoded, `notes.check` refuses a column that has become one of another kind.
 
         Raises:
             DataError: no column is one that the model knows, a number is infinite or too far

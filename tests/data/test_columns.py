@@ -251,10 +251,30 @@ def test_new_values_of_other_types_are_encoded_as_those_of_the_fit(values, new, 
     np.testing.assert_allclose(out[:, 0], expected, atol=1e-6)
 
 
-def test_a_column_of_another_kind_is_refused():
+@pytest.mark.parametrize(
+    ("chunks", "refused"),
+    [
+        ([["x", "y"]], True),
+        ([["x"], ["y"]], True),
+        ([["x", None], [None, "y"]], True),
+        ([["x", "y"], ["3"]], False),
+        ([["x"]], False),
+        ([[None, None]], False),
+    ],
+)
+def test_a_column_of_another_kind_is_refused_in_whatever_chunks(chunks, refused):
     _, column = fitted([1, 3, 2, 5, 4])
-    with pytest.raises(DataError, match="'c' was numeric in training: it is x in row 8, and so"):
-        encode(column, pl.Series("c", ["x", "y"]), np.zeros((2, 1)), Notices(), first_row=7)
+    total = Notices()
+    for values in chunks:
+        notices = Notices()
+        encode(column, pl.Series("c", values), np.zeros((len(values), 1)), notices)
+        total += notices
+    rows = sum(map(len, chunks))
+    if refused:
+        with pytest.raises(DataError, match=r"'c' holds no value that the model knows .*'x'"):
+            total.check(rows)
+    else:
+        total.check(rows)
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf")])
