@@ -13,7 +13,7 @@ import sklearn.metrics as theirs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchmetrics import MeanSquaredError
 from torchmetrics.classification import MulticlassAUROC
 
@@ -195,6 +195,18 @@ def test_a_validation_draws_no_random_number_of_the_training(
         train(run)
         models.append(run.model.state_dict())
     same(*models)
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([(torch.zeros(3), torch.zeros(1))] * 6)
+
+
+@pytest.mark.parametrize("how", [{}, {"validate_steps": 3}], ids=["epochs", "updates"])
+def test_a_stream_is_validated_on(make: Any, tmp_path: Path, how: Any):
+    """It has no length, and so no truth."""
+    report = train(make(validation=DataLoader(Stream(), 4), folder=tmp_path, **how))
+    assert math.isfinite(report.final["validation_loss"])
 
 
 def test_a_validation_is_in_the_same_order_after_a_resume(
