@@ -1,13 +1,16 @@
 """What a run says of itself: at its start, while it goes, and in run.json and metrics.csv."""
 
 import csv
+import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -16,7 +19,7 @@ from steepest.data import Batches
 from steepest.errors import RecipeError
 from steepest.train import RunError, Stopped, read_metrics, train
 from steepest.train.device import choose_threads
-from steepest.train.progress import Lines, Place
+from steepest.train.progress import Bar, Lines, Place
 
 
 def mlp() -> nn.Module:
@@ -464,3 +467,20 @@ def test_the_last_line_is_written_where_patience_ends_a_run(make: Any, capsys: A
     assert report.final["epoch"] == 7
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
     assert [line.split("  ")[0] for line in lines] == ["epoch 7/1000"]
+
+
+def test_a_bar_of_eighty_characters_breaks_between_its_figures(monkeypatch: pytest.MonkeyPatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, legacy_windows=False)
+    place = Place(epochs=5, batches=500, samples=0)
+    bar = Bar("houses", place, console)
+    row = {"kind": "validation", "epoch": 1, "validation_loss": 0.25, "validation_mse": 1234.5678}
+    bar.row(place, row | {"validation_r2": 0.5})
+    place.epoch, place.batch = 3, 100
+    bar.draw(place, 0.12345678, 7.19e-05)
+    bar.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    shown = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()][-2:]
+    assert shown[0].startswith("houses ")
+    assert shown[0].endswith(" epoch 4/5  loss 0.1235  validation loss 0.25, mse 1235")
+    assert re.fullmatch(r" +lr 7.19e-05  0:00 left", shown[1])
+    assert max(map(len, shown)) <= 80
