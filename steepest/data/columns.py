@@ -182,12 +182,11 @@ def is_text(values: pl.Series) -> bool:
 
 def as_text(values: pl.Series) -> pl.Series:
     """Return the values as texts; whole numbers without a decimal point, whatever their type."""
-    if values.dtype.is_float():
-        values = values.fill_nan(None)
-        whole = values.cast(pl.Int64, strict=False)
-        if whole.eq_missing(values).all():
-            values = whole
-    return values.cast(pl.String)
+    text = values.cast(pl.String)
+    if not values.dtype.is_float():
+        return text
+    whole = values.cast(pl.Int64, strict=False)
+    return whole.cast(pl.String).zip_with(whole == values, text).set(values.is_nan(), None)
 
 
 def floats(values: pl.Series, first_row: int = 0) -> np.ndarray:

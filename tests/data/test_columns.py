@@ -192,6 +192,15 @@ def test_whole_numbers_are_the_same_categories_whatever_their_type():
         assert out.tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
+def test_a_category_is_the_same_whatever_is_beside_it():
+    _, column = fitted([1.0, 1.5, 2.0, 2.0, float("nan")], asked="category")
+    assert column.categories == ("1", "1.5", "2")
+    for values in ([1.0, 1.5], [1.0, 2.0], [1.0, None]):
+        out = np.zeros((2, 3), np.float32)
+        encode(column, pl.Series("c", values), out, Notices())
+        assert out[0].tolist() == [1, 0, 0]
+
+
 def test_what_is_no_number_counts_as_missing_and_is_told():
     numbers, notices = encoded(["1", "2", "x", "3", None], asked="numeric")
     np.testing.assert_allclose(numbers[:, 0], [-np.sqrt(1.5), 0, 0, np.sqrt(1.5), 0], atol=1e-7)
