@@ -175,7 +175,10 @@ def test_what_is_said(
         said,
     )
     assert message in said
-    assert said.endswith("lower lr, clip the gradients with clip_norm, or look for NaN in the data")
+    assert said.endswith(
+        "; lower lr (steepest.find_lr(run) finds one), clip the gradients with clip_norm, or look "
+        "for NaN in the data"
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
