@@ -1,7 +1,7 @@
 """Feed: a run's batches on its device, in their order, from where the run is."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any
 
@@ -59,7 +59,7 @@ class Feed:
         """Set the random state back to what `random` returned."""
         set_random_state(state, self.device, self.batches)
 
-    def windows(self, place: Place) -> Iterator[Window]:
+    def windows(self, place: Place) -> Generator[Window, None, None]:
         """Hand out this epoch's windows from its place on.
 
         Raises:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError, RunError, SteepestError
@@ -30,7 +29,7 @@ from steepest.train.precision import Precision
 from steepest.train.progress import Place, open_progress
 from steepest.train.randomness import seed_all
 from steepest.train.resume import restore, state_of
-from steepest.train.run import Report, Row, Run, length_of
+from steepest.train.run import Report, Row, Run, Scheduler, length_of
 from steepest.train.stop import Stopped, StopSignals
 from steepest.train.summary import summary_of
 from steepest.train.watch import Watch
@@ -55,6 +54,7 @@ class Record:
         self.history: list[Row] = []
         self.best = Best(run)
         self.feed = Feed(run, device)
+        self._windows = self.feed.windows(self.place)
         self.watch = Watch(run.model, run.optimizer)
         self.files: RunFolder | None = None
         self._epoch_loss = Mean()
@@ -72,11 +72,19 @@ class Record:
         self._within = ExitStack()
 
     def __enter__(self) -> "Record":
+        try:
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _start(self) -> None:
         run = self.run
         if run.seed is not None:
             seed_all(run.seed)
         notes = self._open(Path(run.folder)) if run.folder is not None else []
-        if isinstance(run.schedule, ReduceLROnPlateau):  # which does not say from where it goes
+        if isinstance(run.schedule, Scheduler):  # which may not say from where it goes
             for group in run.optimizer.param_groups:
                 group.setdefault("initial_lr", float(group["lr"]))
         if run.progress:  # before, as it compares with torch's own number of threads
@@ -93,10 +101,11 @@ class Record:
         self._due = min(self._next_draw, self._next_save, self._last)
         self._signals.listen()
         self._within.callback(self._signals.restore)
-        return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self._within.close()
+        self._windows.close()  # so that a loader's workers end, whoever keeps the error
+        del self._signals  # they know the record: model and data are let go without a search
         if self.files is not None:
             status = "finished"
             if error is not None:
@@ -120,7 +129,8 @@ class Record:
 
     def windows(self) -> Iterator[Window]:
         """Hand out the batches of this epoch's updates, from where the run is."""
-        return self.feed.windows(self.place)
+        self._windows = self.feed.windows(self.place)
+        return self._windows
 
     def loss(self, loss: Tensor, inputs: Any, target: Any) -> None:
         """Add a batch's loss; refuse one that is not finite before it reaches the parameters."""
@@ -351,6 +361,7 @@ class Record:
                 self.files.save(0, state_of(self.run, self.precision, self._kept()))
         except BaseException:
             self.files.close()
+            self.files = None
             raise
         return notes
 

@@ -66,6 +66,10 @@ def restore(
     run.model.load_state_dict(model)
     if isinstance(run.schedule, Scheduler) and schedule is not None:
         run.schedule.load_state_dict(schedule)
+        for group, was in zip(run.optimizer.param_groups, optimizer["param_groups"], strict=True):
+            _set_lr(group, was["lr"])  # which one of several schedulers may have set
+    if kept["place"][2]:
+        vars(run.optimizer)["_opt_called"] = True  # else torch's schedulers warn at an epoch's end
     _show_scheduled(run.optimizer, optimizer["param_groups"])
     _override(run, groups, scheduled, changed)
     if precision.scaler is not None and scaler is not None:
@@ -174,13 +178,17 @@ def _override_lr(run: Run, k: int, given: Mapping[str, Any]) -> None:
     group, first = run.optimizer.param_groups[k], float(given.get("initial_lr", given["lr"]))
     lr = float(group["lr"]) * first / group["initial_lr"] if group["initial_lr"] else first
     group["initial_lr"] = first
+    _set_lr(group, lr)
+    for name, value in (("base_lrs", first), ("_last_lr", lr)):
+        if k < len(getattr(run.schedule, name, ())):
+            getattr(run.schedule, name)[k] = value
+
+
+def _set_lr(group: dict[str, Any], lr: Any) -> None:
     if isinstance(group["lr"], torch.Tensor):
         group["lr"].fill_(lr)
     else:
         group["lr"] = lr
-    for name, value in (("base_lrs", first), ("_last_lr", lr)):
-        if k < len(getattr(run.schedule, name, ())):
-            getattr(run.schedule, name)[k] = value
 
 
 def _newer(then: Mapping[str, str]) -> list[str]:

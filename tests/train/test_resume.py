@@ -189,6 +189,44 @@ def test_with_every_optimizer_and_schedule(tmp_path: Path, optimizer: str, sched
     assert_same(uninterrupted(tmp_path, **how), stopped_and_resumed(tmp_path, [3, 9], **how))
 
 
+class Mine:
+    """A user's own scheduler, which keeps a function."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, multiplier: Any) -> None:
+        self.optimizer, self.multiplier, self.epoch = optimizer, multiplier, 0
+
+    def step(self) -> None:
+        self.epoch += 1
+        self.optimizer.param_groups[0]["lr"] = 0.05 * self.multiplier(self.epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epoch = state_dict["epoch"]
+
+
+lr_scheduler = optim.lr_scheduler
+SCHEDULERS = {
+    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [1, 2]),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=EPOCHS + 1),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, 1, scale_fn=lambda x: 0.5),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.ConstantLR(o, 0.5, 1), lr_scheduler.OneCycleLR(o, 0.1, 9)], [1]
+    ),
+    "a user's": lambda o: Mine(o, lambda epoch: 0.9**epoch),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_with_schedulers_that_keep_more_than_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    monkeypatch.setitem(SCHEDULES, "this", SCHEDULERS[kind])
+    whole = uninterrupted(tmp_path, schedule="this")
+    assert_same(whole, stopped_and_resumed(tmp_path, [3, 4, 9], schedule="this"))
+
+
 def test_without_validation_and_with_workers(tmp_path: Path):
     how = {"batches": loader(Drawn, num_workers=1), "validation": None}
     assert_same(uninterrupted(tmp_path, **how), stopped_and_resumed(tmp_path, [6], **how))
