@@ -11,6 +11,8 @@ from steepest.optim import Optimizer
 from steepest.train.run import Run, Scheduler, length_of
 
 MOST_SAMPLED = 1024  # rows that tell data apart
+MOST_BATCHES = 16  # of a list
+MOST_SHAPES = 4  # that a sentence shows
 ORDER = ("batch_size", "shuffle", "seed", "drop_last", "memory")
 """What decides the order of rows, in the attributes of what hands them out."""
 
@@ -55,14 +57,24 @@ def around_options(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]
 
 def _data(batches: Any) -> str | None:
     """Tell data apart by its order and, of tensors, by shapes and a checksum of some rows."""
-    source = batches if isinstance(batches, Batches) else getattr(batches, "dataset", None)
-    tensors = [t for t in getattr(source, "tensors", ()) if isinstance(t, torch.Tensor)]
-    told = [str(tuple(tensor.shape)) for tensor in tensors]
+    tensors = [t for t in _some(batches) if isinstance(t, torch.Tensor) and t.ndim]
+    told = [str(tuple(tensor.shape)) for tensor in tensors[:MOST_SHAPES]]
     order = {name: getattr(batches, name, None) for name in ORDER}
     told += [f"{name} {value}" for name, value in order.items() if isinstance(value, int)]
     if tensors and all(tensor.layout == torch.strided for tensor in tensors):
         told.append(f"checksum {_checksum(tensors)}")
     return ", ".join(told) or None
+
+
+def _some(batches: Any) -> Iterable[Any]:
+    """Return what tells data apart and can be had without drawing a random number."""
+    if hasattr(batches, "blocks"):  # a Stream; the import of its class would import polars
+        return batches.blocks.map(0)
+    if isinstance(batches, list | tuple):
+        first = batches[:MOST_BATCHES]
+        return [part for batch in first if isinstance(batch, list | tuple) for part in batch]
+    source = batches if isinstance(batches, Batches) else getattr(batches, "dataset", None)
+    return getattr(source, "tensors", ())
 
 
 def _checksum(tensors: Iterable[torch.Tensor]) -> str:

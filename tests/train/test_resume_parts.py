@@ -1,6 +1,7 @@
 """Runs made of unusual parts are resumed bit for bit, too, and from nothing that is spoilt."""
 
 import copy
+import json
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from steepest import optim, schedules
 from steepest.errors import CheckpointError
-from steepest.train import Run, RunError, Stopped, graph, train
+from steepest.train import Run, RunError, Stopped, graph, record, train
 from steepest.train.checkpoints import Checkpoints
 
 
@@ -176,3 +177,18 @@ def test_ctrl_c_within_a_save_is_not_forgotten(
     run = make(checkpoint_seconds=1e-9, validation=None, folder=tmp_path / "run")
     with pytest.raises(Stopped, match=r"stopped after step 2$"):
         train(run)
+
+
+def test_a_run_that_fails_as_it_begins_lets_go_of_its_folder(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(*_: Any) -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "show_opening", failing)
+        with pytest.raises(BrokenPipeError) as kept:  # and with it all that it has seen
+            train(make(progress=True, folder=tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    train(make(folder=tmp_path / "run", resume=True))
+    del kept

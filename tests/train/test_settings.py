@@ -2,16 +2,19 @@
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from steepest import optim, schedules
-from steepest.data import Batches
+from steepest.data import Batches, Stream
+from steepest.data.blocks import BlockWriter, Field
 from steepest.errors import CheckpointError
 from steepest.train import Stopped, read_metrics, resume, train
 from steepest.train.checkpoints import Checkpoints
@@ -44,6 +47,13 @@ def loader(y: Tensor = Y, **how: Any) -> DataLoader:
 
 def batches(*data: Tensor, **how: Any) -> Batches:
     return Batches(*(data or (X, Y)), **({"batch_size": 4} | how))
+
+
+def stream(y: Tensor) -> Stream:
+    columns = [Field(np.dtype("f4"), (3,)), Field(np.dtype("f4"), (1,))]
+    writer = BlockWriter(Path(tempfile.gettempdir()), columns, 14)
+    writer.add(X.numpy(), y.numpy())
+    return Stream(writer.close(), batch_size=4)
 
 
 # what the run had, what it resumes with, what is said
@@ -122,6 +132,16 @@ OTHER = {
         {},
         {"batches": batches(X, Y + 1)},
         "data was '(14, 3), (14, 1), batch_size 4, shuffle True, seed 0, drop_last False, checksum",
+    ),
+    "a list of other values": (
+        {"batches": [(X, Y)] * 3},
+        {"batches": [(X, Y + 1)] * 3},
+        "data was '(14, 3), (14, 1), (14, 3), (14, 1), checksum",
+    ),
+    "a stream of other values": (
+        {"batches": stream(Y)},
+        {"batches": stream(Y + 1)},
+        "data was '(14, 3), (14, 1), batch_size 4, shuffle True, seed 0, drop_last False, memory",
     ),
     "another order": ({}, {"batches": batches(seed=1)}, "shuffle True, seed 1, drop_last False"),
     "not shuffled": ({}, {"batches": batches(shuffle=False)}, "shuffle False, seed 0"),
