@@ -184,13 +184,15 @@ def test_native_code_makes_the_loop_s_numbers(row, close):
 # ---- what changes from step to step -----------------------------------------------------------
 
 
-def test_a_new_lr_makes_no_new_graph(quick, close):
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_new_lr_makes_no_new_graph(kind, quick, close):
     model, twin = net(), net()
-    optimizer, theirs = optim.Adam(model.parameters()), optim.Adam(twin.parameters())
+    optimizer = optim.Adam(model.parameters(), lr=kind(0.1))
+    theirs = optim.Adam(twin.parameters(), lr=kind(0.1))
     step = CompiledStep(model, optimizer, loss_fn)
     for k, (x, y) in enumerate(batches(70)):  # past the step at which torch looks
         for group in (*optimizer.param_groups, *theirs.param_groups):
-            group["lr"], group["betas"] = 0.1 / (k + 1), (0.9 - k / 100, 0.99)
+            group["lr"], group["betas"] = kind(0.1 / (k + 1)), (0.9 - k / 100, 0.99)
         step([x], y)
         eager(twin, theirs, x, y)
     same((model, optimizer), (twin, theirs), close)
@@ -352,7 +354,9 @@ def test_mixed_precision(quick):
     optimizer, theirs = optim.Adam(model.parameters()), optim.Adam(twin.parameters())
     step = CompiledStep(model, optimizer, loss_fn, autocast=torch.bfloat16)
     for x, y in batches(dtype=torch.float32):
+        whole = loss_fn(model(x), y).item()
         loss = step([x], y)
+        assert loss.item() != whole
         with torch.autocast("cpu", torch.bfloat16):
             expected = loss_fn(twin(x), y)
         theirs.zero_grad()
