@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import TensorDataset
 
-from steepest.errors import CheckpointError, StateError
+from steepest.errors import CheckpointError
 from steepest.optim import Optimizer
 from steepest.train.precision import Precision
 from steepest.train.randomness import generators
 from steepest.train.run import Run, Scheduler
 from steepest.train.settings import scheduler_options, settings_of
+from steepest.train.sound import check_fit, check_parts
 
 
 def state_of(run: Run, precision: Precision, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,38 +45,41 @@ def restore(
         CheckpointError: the checkpoint is of another model, optimizer, schedule, seed or data; or
             a setting differs and the run does not override it.
     """
-    try:
-        then, kept, model = state["settings"], state["kept"], state["model"]
-        parameters, optimizer, scaler = state["parameters"], state["optimizer"], state["scaler"]
-        schedule, versions_then = state["schedule"], state["versions"]
-    except KeyError as error:
-        raise CheckpointError(f"The checkpoint has no {error}: it is of another version") from None
+    check_parts(state)
+    then, kept, model = state["settings"], state["kept"], state["model"]
+    optimizer, schedule, scaler = state["optimizer"], state["schedule"], state["scaler"]
     now = settings_of(run)
     changed = [key for key in {**now, **then} if then.get(key) != now.get(key)]
     told = [f"{key} was {then.get(key)!r} and is now {now.get(key)!r}" for key in changed]
-    _check_model(model, run.model.state_dict())
+    for weights in (model, kept["best"]["weights"]):
+        if weights is not None:
+            _check_model(weights, run.model.state_dict())
     _check_settings(run, changed, told)
-    _check_parameters(parameters, _parameters(run))
+    _check_parameters(state["parameters"], _parameters(run))
     _check_ends(run, kept)
     _check_generators(run, kept)
+    _check_workers(run, kept)
+    check_fit(run, state)
     groups = [dict(group) for group in run.optimizer.param_groups]
     scheduled = dict(scheduler_options(run.schedule))
     try:  # first, as it is the one that may still refuse
         run.optimizer.load_state_dict(optimizer)
-    except (StateError, ValueError, KeyError) as error:
+    except Exception as error:  # StateError, or whatever another library's says of it
         raise CheckpointError(f"The checkpoint's optimizer state does not fit: {error}") from error
     run.model.load_state_dict(model)
     if isinstance(run.schedule, Scheduler) and schedule is not None:
         run.schedule.load_state_dict(schedule)
-        for group, was in zip(run.optimizer.param_groups, optimizer["param_groups"], strict=True):
-            _set_lr(group, was["lr"])  # which one of several schedulers may have set
+        for k, was in enumerate(optimizer["param_groups"]):  # one of several may have set its lr
+            _set_lr(run.optimizer.param_groups[k], was["lr"])
+            if k < len(getattr(run.schedule, "_last_lr", ())):
+                run.schedule._last_lr[k] = was["lr"]  # pyright: ignore[reportAttributeAccessIssue]
     if kept["place"][2]:
         vars(run.optimizer)["_opt_called"] = True  # else torch's schedulers warn at an epoch's end
     _show_scheduled(run.optimizer, optimizer["param_groups"])
     _override(run, groups, scheduled, changed)
     if precision.scaler is not None and scaler is not None:
         precision.scaler.load_state_dict(scaler)
-    return kept, told, _newer(versions_then)
+    return kept, told, _newer(state["versions"])
 
 
 def versions() -> dict[str, str]:
@@ -120,6 +125,18 @@ def _check_generators(run: Run, kept: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"A run resumes with a loader that has as many generators: got {is_now} where it had "
             f"{was}; give the loader and its samplers the generators that they had"
+        )
+
+
+def _check_workers(run: Run, kept: Mapping[str, Any]) -> None:
+    """Refuse what the workers of a loader have drawn since they began, which only they know."""
+    lives = getattr(run.batches, "persistent_workers", False)
+    dataset = getattr(run.batches, "dataset", None)
+    if lives and kept["place"][0] and type(dataset) is not TensorDataset and not run.override:
+        raise CheckpointError(
+            "A run resumes with the random numbers that it had: persistent workers keep theirs to "
+            f"themselves, and {type(dataset).__name__} may draw some; begin a new run without "
+            "persistent_workers, or override"
         )
 
 
@@ -201,5 +218,6 @@ def _newer(then: Mapping[str, str]) -> list[str]:
 
 def _shape(value: object) -> str:
     if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.")
+        layout = "" if value.layout is torch.strided else f" {value.layout}"
+        return f"{value.dtype} {tuple(value.shape)}{layout}".replace("torch.", "")
     return "absent" if value is None else type(value).__name__
