@@ -1,11 +1,11 @@
 """The weights of a model: as a validation measures them, and copied."""
 
+import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from steepest.optim import Optimizer
 
@@ -22,7 +22,6 @@ def averaged(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
     return optimizer.averaged() if keeps else nullcontext()
 
 
-@torch.no_grad()
 def copied(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state_dict whose tensors are copies."""
-    return {name: v.clone() if isinstance(v, Tensor) else v for name, v in weights.items()}
+    """Return a copy of a state_dict, in which tied weights are one as before."""
+    return copy.deepcopy(dict(weights))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steepest import optim
 from steepest.data import Batches
 from steepest.train import Stopped, read_metrics, train, validate
+from steepest.train.checkpoint import load_weights
 from steepest.train.weights import averaged
 
 
@@ -184,3 +185,14 @@ def test_a_resumed_run_has_the_best_weights_of_before(make: Any, same: Any, tmp_
     report = train(make(folder=tmp_path / "a", resume=True, **scripted(values[1:])))
     assert report.best["epoch"] == 1
     same(best, weights(tmp_path / "a" / "best.safetensors"))
+
+
+def test_tied_weights_are_kept_once(make: Any, tmp_path: Path):
+    def tied() -> nn.Module:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 1))
+        model[2].weight = model[0].weight
+        return model
+
+    train(make(model=tied, folder=tmp_path / "run"))
+    weights = load_weights(tmp_path / "run" / "best.safetensors")
+    assert weights["2.weight"].data_ptr() == weights["0.weight"].data_ptr()
