@@ -16,7 +16,6 @@ RUN, OPTIONS, METRICS = "run.json", "options.json", "metrics.jsonl"
 EVALUATION = "evaluation.json"
 STATUSES = ("running", "finished", "stopped", "failed")
 LOCK = ".lock"
-FAR = 2**30  # the byte of the lock that is locked
 SILENT_SECONDS = 60.0
 """The time without a written file after which a run that says it is running is doubted."""
 
@@ -166,8 +165,8 @@ def _is_dead(folder: Path) -> bool:
     """Tell whether the process of a run that says it is running seems to have ended.
 
     A process that ends empties its lock, and one that was killed holds it no more. The lock of a
-    run that has just written something is not opened: to close the file would end the lock, were
-    it this very process that trains.
+    run that has just written something is not tried: to share it for a moment would turn away a
+    run that begins.
     """
     lock = folder / LOCK
     with suppress(OSError):
@@ -184,7 +183,7 @@ def _is_locked(lock: Path) -> bool:
 
     try:
         with lock.open("rb") as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, FAR)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return True
     except OSError:  # no such file, or a file system without locks

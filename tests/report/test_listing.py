@@ -1,6 +1,5 @@
 """`steepest runs`: what is listed, in which order, and whether a run is alive."""
 
-import fcntl
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import pytest
 
 from steepest.cli import main
 from steepest.report import read_run
-from steepest.report.kept import EVALUATION, FAR, LOCK, METRICS, OPTIONS, RUN
+from steepest.report.kept import EVALUATION, LOCK, METRICS, OPTIONS, RUN
 from steepest.report.listing import since
 from steepest.train import folder as contract
 from steepest.train import lock
@@ -199,15 +198,13 @@ def test_a_run_whose_lock_was_emptied_has_ended(tmp_path):
 
 def test_a_silent_run_is_running_as_long_as_its_process_lives(tmp_path):
     run = made(tmp_path / "run", status="running")
-    (run / LOCK).write_text("1")
     held, let_go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:  # another process, which trains
-        with (run / LOCK).open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, FAR)
+        with lock.locked(run):
             os.write(held[1], b".")
             os.read(let_go[0], 1)
-        os._exit(0)
+            os._exit(0)  # killed: it does not let go by itself
     os.read(held[0], 1)
     silent(run)
     assert read_run(run).status == "running"
@@ -217,9 +214,9 @@ def test_a_silent_run_is_running_as_long_as_its_process_lives(tmp_path):
 
 
 def test_the_names_of_files_are_those_that_training_writes():
-    ours = RUN, OPTIONS, METRICS, EVALUATION, LOCK, FAR
+    ours = RUN, OPTIONS, METRICS, EVALUATION, LOCK
     theirs = contract.RUN, contract.OPTIONS, contract.METRICS, contract.EVALUATION
-    assert ours == (*theirs, lock.LOCK, lock.FAR)
+    assert ours == (*theirs, lock.LOCK)
 
 
 AGES = {
