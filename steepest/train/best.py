@@ -47,8 +47,10 @@ class Best:
         return {"row": self.row, "weights": self.weights, "waited": self.waited}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Take up what `state` returned; the best by another measure is not known as the best."""
         self.row, self.weights, self.waited = state["row"], state["weights"], state["waited"]
+        if self.row is not None and self.key not in self.row:
+            self.row = self.weights = None
 
     def _is_better(self, value: float) -> bool:
         return self.row is None or self.sign * value < self.sign * self.row[self.key]
