@@ -259,7 +259,7 @@ def _check_names(signature: inspect.Signature, program: str, arguments: Sequence
         for p in signature.parameters.values()
         if not _is_positional(p.annotation)
     }
-    negated = {"--no-" + name[2:] for name, p in known.items() if p.annotation is bool}
+    negated = {"--no-" + name[2:] for name, p in known.items() if _is_flag(p.annotation)}
     given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
     for name in given:
         if name not in known and name not in negated:
@@ -275,6 +275,11 @@ def _shown_name(parameter: inspect.Parameter) -> str:
     told = getattr(parameter.annotation, "__metadata__", ())
     names = [name for part in told if isinstance(name := getattr(part, "name", None), str)]
     return names[0] if names else parameter.name
+
+
+def _is_flag(annotation: Any) -> bool:
+    """Tell whether tyro has a `--no-` for the parameter."""
+    return getattr(annotation, "__origin__", annotation) is bool
 
 
 def _is_positional(annotation: Any) -> bool:

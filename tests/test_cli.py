@@ -130,6 +130,29 @@ def test_train_line(steepest):
     assert model["weight"].item() == pytest.approx(3.0, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ("line --rows 100 --epochs 1", "--epochs 2"),
+        ("line --rows 100 --steps 2", "--steps 4"),
+        ("line --rows 100 --patience 1 --epochs 99", "--patience 2"),
+        (f"table {IRIS} --epochs 1 --schedule cosine", "--epochs 2 --override"),
+    ],
+    ids=["epochs", "steps", "patience", "schedule"],
+)
+def test_the_command_to_resume_goes_on(steepest, options, more):
+    out = steepest(f"train {options}")[1]
+    command = re.search(r"resume:  steepest (.*)", out)[1]
+    assert command.endswith(f" {more}")
+    before, after = out.splitlines()[0], steepest(command)[1].splitlines()[0]
+    updates = [int(re.search(r"\((\d+) update", line)[1]) for line in (before, after)]
+    assert updates[1] > updates[0]
+
+
+def test_a_flag_of_every_run_can_be_denied(steepest):
+    assert steepest("train line --rows 100 --epochs 1 --no-deterministic")[0] == 0
+
+
 def test_runs_never_share_a_folder(steepest):
     for _ in range(2):
         assert steepest("train line --epochs 1 --rows 100")[0] == 0

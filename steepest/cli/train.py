@@ -113,9 +113,15 @@ def summary(report: "Report") -> str:
 
 def commands(recipe: str, run: "Run", report: "Report") -> str:
     """Return what a person may type next."""
+    from steepest.train.summary import schedule_of
+
     folder = shlex.quote(str(report.folder))
-    more = f" --epochs {2 * run.epochs}" if run.epochs is not None else ""
-    told = {"resume": f"steepest train {shlex.quote(recipe)} --resume {folder}{more}"}
+    told = {}
+    if report.ended != "epochs" or "epochs" in (run.options or {}).get("options", {}):
+        more = f"--{report.ended} {2 * getattr(run, report.ended)}"  # what ended it
+        if schedule_of(run) != "constant":
+            more += " --override"  # a longer run may have another
+        told["resume"] = f"steepest train {shlex.quote(recipe)} --resume {folder} {more}"
     if run.transform is not None:
         told["predict"] = f"steepest predict {folder} --data new.csv --out predictions.csv"
     told["report"] = f"steepest report {folder}"

@@ -29,7 +29,7 @@ def summary_of(run: Run, device: torch.device, threads: int) -> dict[str, Any]:
             "options": {name: value for name, value in around_options(run.optimizer) if value},
             "groups": [_group(group) for group in run.optimizer.param_groups],
         },
-        "schedule": _schedule(run),
+        "schedule": schedule_of(run),
         "monitor": {"name": run.monitored, "mode": run.best_is},
     }
 
@@ -80,7 +80,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, bool)) else str(value)
 
 
-def _schedule(run: Run) -> str:
+def schedule_of(run: Run) -> str:
+    """Return the run's schedule, or the optimizer's own, in words; "constant" if there is none."""
     if run.schedule is None:
         own = run.optimizer.scheduled.groups[:1] if isinstance(run.optimizer, Optimizer) else []
         scheduled = [f"{name} by {_named(f)}" for found in own for name, f in found.items()]
