@@ -4,6 +4,7 @@ What a column becomes is fitted to the training part alone, so that the validati
 unseen, and then frozen: new data are encoded with the same numbers.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -206,11 +207,18 @@ def floats(values: pl.Series, first_row: int = 0) -> np.ndarray:
 
 
 def mean_and_std(known: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation; the square of 1e200 does not overflow here."""
+    """Return mean and standard deviation, in the memory of the numbers, which are lost.
+
+    The square of 1e200 does not overflow here.
+    """
     largest = max(abs(float(known.min())), abs(float(known.max())))
     scale = 1.0 if largest == 0 or 1e-100 < largest < 1e100 else largest
-    scaled = known if scale == 1 else known / scale
-    return float(scaled.mean()) * scale, float(scaled.std()) * scale
+    if scale != 1:
+        known /= scale
+    mean = float(known.mean())
+    known -= mean
+    known *= known
+    return mean * scale, math.sqrt(float(known.mean())) * scale
 
 
 def standardised(
@@ -270,8 +278,9 @@ def _fit_numbers(bare: Column, values: pl.Series, training: np.ndarray) -> Colum
     fill = float(np.median(known, overwrite_input=True))
     if lacking := int(training.sum()) - known.size:
         known = np.append(known, np.full(lacking, fill))
+    several = known.min() < known.max()
     mean, std = mean_and_std(known)
-    if known.min() == known.max() or not std > 0:
+    if not (several and std > 0):
         return replace(column, left_out=f"it has one value only in the training part, {fill:g}")
     column = replace(column, fill=fill)
     return column if column.role == "boolean" else replace(column, mean=mean, std=std)

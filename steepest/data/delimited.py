@@ -16,7 +16,7 @@ import polars as pl
 from steepest.data.typed import MISSING, cleaned, typed
 from steepest.errors import DataError
 
-BLOCK = 4 * 2**20
+BLOCK = 2 * 2**20
 BLOCK_PER_COLUMN = 2**13  # some hundred rows at least, as each column of a frame takes its time
 LONGEST_LINE = 256 * 2**20
 LONGEST_HEADER = 16 * 2**20
@@ -95,10 +95,12 @@ def _blocks(file: IO[bytes], header: bytes, size: int) -> Iterator[bytes]:
     rest = b""
     while new := file.read(size):
         block = b"".join((header, rest, new))
+        del new  # a block is held once while it is parsed
         end = _end_of_line(block)
         if end > len(header):
-            yield block[:end]
             rest = block[end:]
+            block = block[:end]
+            yield block
         elif len(block) > LONGEST_LINE:
             raise DataError(
                 f"{file.name} has a line of more than {LONGEST_LINE // 2**20} MiB, perhaps because "

@@ -121,10 +121,11 @@ def _infer_task(column: pl.Series, numbers: np.ndarray | None) -> tuple[Task, st
         _refuse_almost_numbers(column)
         kind = "booleans" if column.dtype == pl.Boolean else "text"
         return "classification", f"{kind}: taken as classification"
-    distinct = np.unique(numbers)
+    for part in (numbers[:1000], numbers):  # the first ones tell as a rule
+        distinct = np.unique(part)
+        if len(distinct) > MOST_INFERRED_CLASSES or not _whole(distinct).all():
+            return "regression", "numbers: taken as regression"
     count, first, last = len(distinct), distinct[0], distinct[-1]
-    if count > MOST_INFERRED_CLASSES or not _whole(distinct).all():
-        return "regression", "numbers: taken as regression"
     why = f"{count} different whole numbers, {first:g} to {last:g}: taken as "
     if count == 2 or (first in (0, 1) and last - first == count - 1):
         return "classification", f"{why}classification; task='regression' predicts a number"
@@ -171,10 +172,11 @@ def _fit_regression(
     column: pl.Series, numbers: np.ndarray | None, training: np.ndarray, commas: bool
 ) -> Target:
     known = _as_numbers(column, numbers, commas)[training]
+    first, several = known[0], known.min() < known.max()
     mean, std = mean_and_std(known)
-    if known.min() == known.max() or not std > 0:
+    if not (several and std > 0):
         raise DataError(
-            f"target {column.name!r} is {known[0]:g} in every training row: regression needs "
+            f"target {column.name!r} is {first:g} in every training row: regression needs "
             f"values that differ"
         )
     kind = str(column.dtype)
