@@ -19,7 +19,7 @@ from steepest.optim.around import Around
 from steepest.train.graph import Graph
 from steepest.train.hosted import Hosted, refuse
 from steepest.train.randomness import random_state, set_random_state
-from steepest.train.traced import Layout, traced
+from steepest.train.traced import Layout, Step, traced
 
 CHECKED = 64
 """Every so many steps torch looks at everything that the graph was made from."""
@@ -78,6 +78,7 @@ class CompiledStep:
         self._calls = 0
         self._times: list[float] = []
         self._hosted: Hosted | None = None
+        self._steps: dict[Layout, Step] = {}
         self._graphs: dict[Any, Graph] = {}
         self._graph: Graph | None = None
         self._outputs: tuple[Tensor, ...] = ()
@@ -135,12 +136,15 @@ class CompiledStep:
         optimizer.check_learning()
         counted = optimizer.scheduled.evaluate(optimizer.param_groups)
         hosted = self._written()
-        if hosted is None or not (self.rows is None or given[-1].shape[:1] == (self.rows,)):
+        if hosted is None:
             return self.alone(given)
         graph = self._graph
         known = graph is not None and graph.training is self.model.training and not look
         if graph is not None and known and graph.fits(given, hosted):
             outputs = graph.run(given)
+        elif self.rows is not None and given[-1].shape[:1] != (self.rows,):
+            step = self._traced(hosted.layout)
+            outputs = step(list(given[:-1]), given[-1], hosted.scalars, hosted.tensors)
         else:
             graph = self._graph = self._graph_for(given, hosted.layout)
             outputs = graph.by_torch(given, hosted)
@@ -168,9 +172,14 @@ class CompiledStep:
                     f"got one more, {tuple(given[-1].shape)} for the target; make batches of equal "
                     "shapes, or train without --compile step"
                 )
-            step = traced(self.model, self.loss_fn, layout)
-            self._graphs[key] = Graph(step, 2 + layout.norms, mode)
+            self._graphs[key] = Graph(self._traced(layout), 2 + layout.norms, mode)
         return self._graphs[key]
+
+    def _traced(self, layout: Layout) -> Step:
+        """Return the step that is compiled, or made as it is for an odd batch."""
+        if layout not in self._steps:
+            self._steps[layout] = traced(self.model, self.loss_fn, layout)
+        return self._steps[layout]
 
     def _written(self) -> Hosted | None:
         """Return what the graph is given, with the scalars of this step; None for a first step."""

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from operator import is_
 from time import perf_counter
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Graph:
     def __init__(self, step: Step, count: int, training: bool) -> None:
         """Take a step that returns `count` tensors."""
         self.training, self.seconds = training, 0.0
-        self._step, self._count = step, count
+        self._step, self._count = _of_its_own(step), count
         self._checked: Any = None
         self._attempts = 0
         self._seen: tuple[Any, ...] = ()
@@ -150,6 +151,13 @@ class Graph:
         return run
 
 
+def _of_its_own(step: Step) -> Step:
+    """Return a function with code of its own: torch.compile bounds the graphs of one code."""
+    assert isinstance(step, FunctionType)
+    code = step.__code__.replace()
+    return FunctionType(code, step.__globals__, step.__name__, step.__defaults__, step.__closure__)
+
+
 def by_inductor(module: GraphModule, example: list[Any]) -> Callable[..., Any]:
     """Return traced operations as native code."""
     import torch._inductor as inductor  # slow
@@ -163,10 +171,7 @@ def by_inductor(module: GraphModule, example: list[Any]) -> Callable[..., Any]:
 def _refusal(message: str) -> RecipeError:
     """Say in one sentence why there is no graph; torch's message takes many lines."""
     if FIRST_GRADIENT in message:
-        return RecipeError(
-            f"--compile step: {FIRST_GRADIENT}, when the optimizer has no states for it any more; "
-            "train without --compile step"
-        )
+        return RecipeError(FIRST_GRADIENT)
     reason = re.sub(r"^backend='_make' raised:\s*", "", message).split("\n", 1)[0]
     context = re.search(r"Developer debug context: (.+)", message)
     place = re.findall(r'File "(.+)", line (\d+)', message.partition("from user code")[2])

@@ -9,12 +9,12 @@ import functools
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from steepest.errors import RecipeError
 from steepest.formula import Plan
 from steepest.formula.extras import NORMS
 from steepest.formula.whole import WHOLE
@@ -59,6 +59,8 @@ class Layout(NamedTuple):
 def traced(model: Callable, loss_fn: Callable, layout: Layout) -> Step:
     """Return one training step, which updates `tensors` (parameters, states, counts) in place.
 
+    It is for torch.compile; called as it is, it makes the same step by torch's operations.
+
     Where the loss is not finite, nothing is updated, so that what went wrong can be looked at.
     """
     rows, idle = layout.rows, layout.idle
@@ -75,7 +77,7 @@ def traced(model: Callable, loss_fn: Callable, layout: Layout) -> Step:
         loss = loss.detach()
         with torch.no_grad():
             if any(g is not None for g in grads[len(rows) :]):
-                raise RuntimeError(FIRST_GRADIENT)
+                raise RecipeError(FIRST_GRADIENT)
             total = _norm([g for g in grads if g is not None])
             good = torch.isfinite(loss)
             scale = torch.clamp(scalars[0] / (total + 1e-6), max=1.0) if layout.clips else None
@@ -86,17 +88,13 @@ def traced(model: Callable, loss_fn: Callable, layout: Layout) -> Step:
             found = [x for x in sums if x is not None]
             return (loss, total, torch.stack(found)) if layout.norms else (loss, total)
 
-    return _of_its_own(step)
+    return step
 
 
-FIRST_GRADIENT = "a parameter has its first gradient after the first step"
-
-
-def _of_its_own(step: Step) -> Step:
-    """Return a function with code of its own: torch.compile bounds the graphs of one code."""
-    assert isinstance(step, FunctionType)
-    code = step.__code__.replace()
-    return FunctionType(code, step.__globals__, step.__name__, step.__defaults__, step.__closure__)
+FIRST_GRADIENT = (
+    "--compile step: a parameter has its first gradient after the first step, when the optimizer "
+    "makes no states for it any more; train without --compile step"
+)
 
 
 def _norm(grads: list[Tensor]) -> Tensor:

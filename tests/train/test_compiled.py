@@ -487,18 +487,21 @@ def test_a_graph_that_changes_each_step_is_refused(quick):
         step([x], y)
 
 
-def test_a_late_first_gradient_is_refused(quick):
+@pytest.mark.parametrize("rows", [8, 5])
+def test_a_late_first_gradient_is_refused(rows, quick):
+    """In the graph as in an odd batch, which has none."""
     model = net()
     model.late, used = nn.Parameter(torch.ones(1).double()), [False]
 
     def with_late(prediction, target):
         return loss_fn(prediction * model.late if used[0] else prediction, target)
 
-    step = CompiledStep(model, optim.Adam(model.parameters()), with_late)
+    step = CompiledStep(model, optim.Adam(model.parameters()), with_late, rows=8)
     for x, y in batches(6):
         step([x], y)
     used[0] = True
     step.look()
+    (x, y), *_ = batches(1, rows=rows)
     with pytest.raises(RecipeError, match="first gradient after the first step"):
         step([x], y)
 
