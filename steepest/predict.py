@@ -141,6 +141,11 @@ def load_predictor(
     transform = Transform.load(folder / TRANSFORM)
     best = folder / BEST
     path = best if weights == "best" and best.is_file() else folder / MODEL
+    if not path.is_file():
+        raise RecipeError(
+            f"A run predicts with the weights that it has kept: {folder} has none yet; go on with "
+            f"its training (--resume {folder})"
+        )
     tensors = load_weights(path)
     model = _rebuilt(network, transform, read_run_options(folder)["options"], tensors, path)
     where = choose_device(device)

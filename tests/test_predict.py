@@ -77,6 +77,13 @@ def predict(runs: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], t
     return call
 
 
+def test_a_run_that_has_kept_no_weights_yet_is_told(runs, predict):
+    for name in ("best", "model"):
+        (runs / "diabetes" / f"{name}.safetensors").unlink()
+    code, said = predict("diabetes --data diabetes.csv --out p.csv")
+    assert (code, "go on with its training (--resume diabetes)" in said) == (2, True)
+
+
 def by_hand(folder: Path, frame: pl.DataFrame, hidden: tuple[int, ...] = ()) -> np.ndarray:
     """Return what the last weights give for the rows."""
     transform = Transform.load(folder / "transform.json")
