@@ -82,7 +82,8 @@ class CompiledStep:
         self._graphs: dict[Any, Graph] = {}
         self._graph: Graph | None = None
         self._outputs: tuple[Tensor, ...] = ()
-        self._batch: tuple[Sequence[Tensor], Tensor] | None = None  # the last one
+        self._batch: tuple[Sequence[Tensor], Tensor] | None = None
+        """The last one of those that were timed."""
 
     def __call__(self, inputs: Sequence[Tensor], target: Tensor) -> Tensor:
         """Make one step; return the loss of the batch before it, shape ().
@@ -92,14 +93,14 @@ class CompiledStep:
             HyperparameterError: a scalar of the formula cannot be computed.
         """
         self._calls += 1
-        self._batch = inputs, target
         turn = self._calls % CHECKED
         if turn != TIMED:
             return self._step((*inputs, target), look=turn == 0)
         begin = perf_counter()
         loss = self._step((*inputs, target), look=False)
-        if self._calls > CHECKED:
+        if self._calls > CHECKED and not self._is_odd(target):
             self._times.append(perf_counter() - begin)
+            self._batch = inputs, target
         return loss
 
     @property
@@ -142,7 +143,7 @@ class CompiledStep:
         known = graph is not None and graph.training is self.model.training and not look
         if graph is not None and known and graph.fits(given, hosted):
             outputs = graph.run(given)
-        elif self.rows is not None and given[-1].shape[:1] != (self.rows,):
+        elif self._is_odd(given[-1]):
             step = self._traced(hosted.layout)
             outputs = step(list(given[:-1]), given[-1], hosted.scalars, hosted.tensors)
         else:
@@ -154,6 +155,10 @@ class CompiledStep:
         for group in counted:
             group["schedule_step"] += 1
         return outputs[0]
+
+    def _is_odd(self, target: Tensor) -> bool:
+        """Tell whether a batch has another number of rows than those that are compiled."""
+        return self.rows is not None and target.shape[:1] != (self.rows,)
 
     def _graph_for(self, given: tuple[Tensor, ...], layout: Layout) -> Graph:
         """Return the graph for a batch like this one, the model in its mode."""
