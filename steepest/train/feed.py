@@ -65,7 +65,9 @@ class Feed:
         Raises:
             RecipeError: the epoch has no batch, or one is not `(*inputs, target)`.
         """
-        source = moved(self._source(place), self.device)
+        source = self._source(place)
+        if self.device.type != "cpu" or not isinstance(self.batches, Ordered):
+            source = moved(source, self.device)
         if self.accumulate == 1:
             for batch in source:
                 yield ((batch, 1.0),)

@@ -31,8 +31,13 @@ def failing_the_run() -> Iterator[None]:
     """Turn a file that cannot be written into the failure of a run that began well."""
     try:
         yield
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         raise RunError(str(error)) from error
+    except OSError as error:  # the folder has been deleted, or its disk is gone
+        raise RunError(
+            f"A file of the run, {error.filename}, cannot be reached any more: {error.strerror}; "
+            "begin it in another place"
+        ) from error
 
 
 class RunFolder:
@@ -126,7 +131,8 @@ class RunFolder:
 
     def rows(self) -> list[Row]:
         """Return the rows of the metrics so far."""
-        return read_metrics(self.path / METRICS)
+        with failing_the_run():
+            return read_metrics(self.path / METRICS)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a file of the folder as JSON; numbers that are not finite become null."""

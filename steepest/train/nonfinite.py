@@ -33,7 +33,10 @@ def culprit(
     if found:
         name, output = found[0]
         return f"the first output that is not finite is that of {name}{_where(output, numbers)}"
-    return "every module's output is finite: it is the loss function's own"
+    return (
+        "every module's output is finite when it is run again: it is the loss function's own, or "
+        "hangs on a random number"
+    )
 
 
 def numbers_in_data(batches: Any, epoch: int, batch: int, rows: int) -> list[int] | None:

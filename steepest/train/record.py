@@ -152,7 +152,7 @@ class Record:
 
     def gradients(self) -> None:
         """Look at the gradients of an update that the metrics tell of."""
-        if (self.place.step + 1) % self.run.log_steps == 0 and self.files is not None:
+        if self.place.step + 1 == self._next_step and self.files is not None:
             self.watch.before(self.precision.scale)
 
     def step(self) -> bool:

@@ -48,6 +48,7 @@ def train(run: Run) -> Report:
                     (((*inputs, target), _),) = window
                     record.gradients()
                     record.loss(compiled(inputs, target), inputs, target)
+                    record.watch.take(compiled.gradient_norm)
                 else:
                     optimizer.zero_grad()
                     for (*inputs, target), share in window:

@@ -37,6 +37,10 @@ class Watch:
         self._norm = vector_norm(torch.stack(_norms(gradients))) / scale if gradients else None
         self._before = [p.clone() for p in self.parameters] if self._copies else []
 
+    def take(self, norm: Tensor | None) -> None:
+        """Take the gradients' norm from a step that shows no gradients."""
+        self._norm = norm
+
     @torch.no_grad()
     def after(self) -> dict[str, Any]:
         """Return `gradient_norm` and `ratios`: update norm / parameter norm by parameter name."""

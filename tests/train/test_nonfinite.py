@@ -148,7 +148,7 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor], dict[str, Any]], int, str]] = 
     "the loss function": (
         lambda x, y: {"batches": ordered(x, y), "loss_fn": lambda p, y: (p - p).mean().log()},
         1,
-        "where every module's output is finite: it is the loss function's own",
+        "where every module's output is finite when it is run again: it is the loss function's own",
     ),
     "16 bits": (
         lambda x, y: {"batches": ordered(x * 1e4, y), "precision": "float16", "model": large},
