@@ -131,3 +131,10 @@ def test_a_picture_that_cannot_be_written_is_refused(steepest: Steepest):
     code, _, err = steepest("find-lr line --rows 100 --steps 20 --out absent/lr.png")
     assert code == 2
     assert "absent/lr.png could not be written" in err
+
+
+def test_a_table_beside_the_picture_is_not_written_over(steepest: Steepest):
+    Path("mine.csv").write_text("x,y\n1,2\n")
+    code, _, err = steepest("find-lr line --steps 30 --out mine.png")
+    assert (code, "mine.csv is there already" in err) == (2, True)
+    assert Path("mine.csv").read_text() == "x,y\n1,2\n"

@@ -43,10 +43,11 @@ def main(words: list[str]) -> int:
     picture = given.get("out", Path("lr.png"))
     if picture.suffix.lower() != ".png":
         raise RecipeError(f"out is the name of a picture that ends in .png: got {picture}")
+    table = picture.with_suffix(".csv")
+    check_table(table)
     fields = {field: given[field] for field in update if field in given}
     run = replace(make_run(recipe, name, options), **fields)
     found = find_lr(run, **{word: given[word] for word in test if word in given})
-    table = picture.with_suffix(".csv")
     found.draw(picture, f"{run.name}: learning-rate range test")
     found.write(table)
     print(f"{run.name}: {said(found)}")
@@ -56,6 +57,22 @@ def main(words: list[str]) -> int:
     if "lr" in options:
         print(f"  train: {shlex.join(command(name, rest, [*test, *out], found.suggestion))}")
     return 0
+
+
+def check_table(path: Path) -> None:
+    """Refuse to write over a file that is no earlier curve, but a table of somebody's.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            earlier = file.readline(80).strip() == b"lr,loss,smoothed"
+        if not earlier:
+            raise RecipeError(
+                f"The curve's numbers lie beside its picture: {path} is there already and no such "
+                "curve; choose another --out"
+            )
 
 
 def said(found: "FoundLR") -> str:
