@@ -9,8 +9,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-clients   train inside Lightning, Transformers, timm and others"
 	@echo "make check   formatting, lint, types and import floors"
-	@echo "make bench   compare speed with torch.optim and a plain PyTorch loop"
-	@echo "make bench-peers   compare speed with DeepSpeed, heavyball, optimi, optax and others"
+	@echo "make bench   compare speed with torch.optim and a plain PyTorch loop, on tables too"
+	@echo "make bench-peers   compare with other optimizers (DeepSpeed, optax, ...) and trainers (Lightning, Keras, ...)"
 	@echo "make docs    build the documentation into site/"
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -44,6 +44,8 @@ check: .venv/.ready
 bench: .venv/.ready
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/train.py
+	$(BIN)/python bench/table.py
+	$(BIN)/python bench/stream.py
 
 .venv-peers/.ready: pyproject.toml constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv .venv-peers
@@ -53,6 +55,7 @@ bench: .venv/.ready
 
 bench-peers: .venv-peers/.ready
 	.venv-peers/bin/python bench/peers.py
+	.venv-peers/bin/python bench/train.py --peers
 
 docs: .venv/.ready
 	$(BIN)/mkdocs build --strict
