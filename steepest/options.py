@@ -138,12 +138,16 @@ def read_options(folder: Path) -> dict[str, Any]:
         RecipeError: there is no such file, or it is not whole.
     """
     from steepest.train.folder import OPTIONS  # torch takes its time, and not all commands need it
+    from steepest.train.whole import read_plain
 
     path = folder / OPTIONS
     try:
-        kept = json.loads(path.read_text("utf-8"))
-        return {"recipe": str(kept["recipe"]), "arguments": [str(a) for a in kept["arguments"]]}
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(read_plain(path))
+        found = {"recipe": str(kept["recipe"]), "arguments": [str(a) for a in kept["arguments"]]}
+        if not found["recipe"].isprintable() or {"-h", "--help"} & set(found["arguments"]):
+            raise ValueError("no run was made so")
+        return found
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RecipeError(
             f"A run resumes from the folder that it left: {folder} has no readable {OPTIONS}"
         ) from None

@@ -22,6 +22,7 @@ EVALUATION = "evaluation.json"
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
 PICTURE = "loss.png"
+TENSORBOARD = "tensorboard"
 
 COLUMNS = ("kind", "epoch", "step", "samples", "seconds", "loss", "lr", "gradient_norm")
 
@@ -59,9 +60,14 @@ class RunFolder:
                 f"A new run has a folder of its own: {path} holds an earlier one; "
                 "choose another folder, or resume"
             )
-        if run.resume and not any((path / name).exists() for name in (OPTIONS, METRICS)):
+        parts = [path / name for name in (OPTIONS, METRICS, CHECKPOINTS, TENSORBOARD)]
+        if run.resume and not any(part.exists() for part in parts):
             raise CheckpointError(
                 f"{path} has no run to resume: begin a new one, or name another folder"
+            )
+        if link := next((part for part in parts if part.is_symlink()), None):
+            raise CheckpointError(
+                f"A run writes within its folder: {link} is a link; put there what it leads to"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -84,10 +90,7 @@ class RunFolder:
         """Write what the run was made with and open its metrics, of which so many rows stay."""
         run = self.run
         with self._closing():
-            if run.options is not None:
-                self.write_json(OPTIONS, run.options)
-            if run.transform is not None:
-                self.write_text(TRANSFORM, run.transform.to_json())
+            self._write_origin()
             measured = ["loss", *run.metrics] if run.validation is not None else []
             columns = [*COLUMNS, *(f"validation_{name}" for name in measured)]
             self.metrics = MetricsFile(self.path / METRICS, columns, rows)
@@ -107,6 +110,12 @@ class RunFolder:
         self.metrics.sync()  # a checkpoint claims no row that is not on disk
         self.checkpoints.save(step, state)
         self._save_best(state["kept"]["best"]["weights"])
+        if not (self.path / METRICS).exists():
+            self._write_origin()
+            raise CheckpointError(
+                f"{self.path} was deleted while a run wrote there: its checkpoint of step {step:,} "
+                "is there again, its metrics are not; resume it"
+            )
 
     def finish(
         self,
@@ -123,6 +132,13 @@ class RunFolder:
             if evaluation is not None:
                 self.write_json(EVALUATION, evaluation)
             draw_losses(self.path / PICTURE, self.rows(), self.run.name)
+
+    def _write_origin(self) -> None:
+        """Write what the run was made with."""
+        if self.run.options is not None:
+            self.write_json(OPTIONS, self.run.options)
+        if self.run.transform is not None:
+            self.write_text(TRANSFORM, self.run.transform.to_json())
 
     def _save_best(self, weights: Mapping[str, Any] | None) -> None:
         if weights is not None and weights is not self._best:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from steepest.errors import RecipeError
-from steepest.train.checkpoint import write_whole
+from steepest.train.whole import read_plain, write_whole
 
 Row = Mapping[str, Any]
 PLACES = ("kind", "epoch", "step", "samples", "seconds")
@@ -193,9 +193,9 @@ def _opened(name: str, begun: Begun) -> Logger:
 
 def _read_ids(path: Path) -> dict[str, str]:
     try:
-        kept = json.loads(path.read_text("utf-8"))
+        kept = json.loads(read_plain(path))
         return {name: kept[name] for name in LOGGERS if ID.fullmatch(kept.get(name, ""))}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return {}
 
 

@@ -8,14 +8,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from steepest.errors import CheckpointError
-from steepest.train.checkpoint import write_whole
+from steepest.train.whole import open_plain, why_unwritten, write_whole
 
 PENDING = 100
+MOST_OF_A_ROW = 2**24  # bytes; a row tells two numbers of each parameter
 
 
 class Mean:
@@ -74,25 +75,27 @@ class MetricsFile:
         try:
             path.touch()
             kept = list(islice(_whole_lines(path), rows))
-            self._json = path.open("r+b")
+            self._json = path.open("r+b", buffering=0)  # what a full disk refuses is gone
             self._json.truncate(sum(len(line) for line, _ in kept))
             self._json.seek(0, os.SEEK_END)
             lines = [self._csv_line(row) for _, row in kept]
             text = b"".join([self._csv_line(), *lines])
             write_whole(path.with_suffix(".csv"), lambda temporary: _write(temporary, text))
-            self._csv = path.with_suffix(".csv").open("ab")
+            self._csv = path.with_suffix(".csv").open("ab", buffering=0)
         except OSError as error:
             reason = error.strerror or str(error)
             raise CheckpointError(f"{path} could not be opened: {reason}; choose another") from None
         self.rows = len(kept)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row; a number that is not finite is left out: JSON has none."""
+        """Append a row; a number that is not finite is left out: JSON has none.
+
+        Raises:
+            CheckpointError: the disk is full, or gone; the row may be torn.
+        """
         row = finite(row)
-        self._json.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._json.flush()
-        self._csv.write(self._csv_line(row))
-        self._csv.flush()
+        _append(self._json, json.dumps(row, allow_nan=False).encode() + b"\n")
+        _append(self._csv, self._csv_line(row))
         self.rows += 1
 
     def sync(self) -> None:
@@ -128,15 +131,27 @@ def rows_of(target: Any) -> int:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for line in file:
+    try:
+        file = io.BufferedReader(cast(io.RawIOBase, open_plain(path)))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from None
+    with file:
+        while line := file.readline(MOST_OF_A_ROW):
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
             if not isinstance(row, dict):
                 return
             yield line, row
+
+
+def _append(file: io.FileIO, content: bytes) -> None:
+    try:
+        while content:
+            content = content[file.write(content) :]
+    except OSError as error:
+        raise CheckpointError(why_unwritten(Path(file.name), error)) from error
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -67,7 +67,7 @@ def replacing(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
                 raise
         sync(path.parent)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(_why_unwritten(path, error, size)) from error
+        raise CheckpointError(why_unwritten(path, error, size)) from error
 
 
 def open_plain(path: Path | str) -> BinaryIO:
@@ -84,6 +84,19 @@ def open_plain(path: Path | str) -> BinaryIO:
     except OSError as error:
         raise CheckpointError(f"cannot be read: {first_line(error)}") from None
     raise CheckpointError("is not a plain file")
+
+
+def read_plain(path: Path | str, most: int = 2**24) -> bytes:
+    """Return the bytes of a plain file of at most so many.
+
+    Raises:
+        CheckpointError: it has more, or is none that can be read; the message lacks its name.
+    """
+    with open_plain(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise CheckpointError(f"has more than {most:,} bytes")
+    return content
 
 
 def sync(path: Path) -> None:
@@ -145,7 +158,8 @@ def _is_at(descriptor: int, path: str) -> bool:
         return False
 
 
-def _why_unwritten(path: Path, error: Exception, size: int | None) -> str:
+def why_unwritten(path: Path, error: Exception, size: int | None = None) -> str:
+    """Return the sentence that says why a file (of so many bytes) could not be written."""
     reason = first_line(error)
     if isinstance(error, OSError) and error.errno in FULL:
         with suppress(OSError):
