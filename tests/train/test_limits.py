@@ -47,7 +47,6 @@ def plain() -> nn.Module:
         ({"epochs": None, "steps": 9}, "steps", 9),
         ({"epochs": 2, "steps": 100}, "epochs", 8),
         ({"epochs": None, "seconds": 5.0}, "seconds", 5),
-        ({"epochs": None, "seconds": 1e-9}, "seconds", 1),
         ({"epochs": None, "seconds": 5.0, "steps": 3}, "steps", 3),
         ({"epochs": 9, "patience": 2, "model": plain, "optimizer": still}, "patience", 12),
         (
@@ -73,6 +72,11 @@ def test_where_a_run_ends(make: Any, clock: Clock, limits: dict[str, Any], ended
     report = train(make(**limits, loss_fn=loss_fn))
     assert (report.ended, report.steps, report.final["step"]) == (ended, steps, steps)
     assert ("validation_loss" in report.final) == ("validation" not in limits)
+
+
+def test_a_time_too_short_for_anything_gives_one_update(make: Any):
+    report = train(make(epochs=None, seconds=1e-9))
+    assert (report.ended, report.steps) == ("seconds", 1)
 
 
 def test_time_is_counted_through_all_parts(make: Any, clock: Clock, tmp_path: Path):
@@ -166,6 +170,27 @@ def test_stopped_at_every_step_where_updates_are_validated(
     again = make(folder=tmp_path / "a", resume=True, **how)
     whole = make(folder=tmp_path / "b", **how)
     same(outcome(whole, train(whole)), outcome(again, train(again)))
+
+
+@pytest.mark.parametrize("kind", ["ReduceLROnPlateau", "StepLR"])
+@pytest.mark.parametrize("module", [optim.lr_scheduler, torch.optim.lr_scheduler])
+def test_a_plateau_is_looked_for_at_every_validation_and_others_step_by_epochs(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, kind: str
+):
+    seen: list[tuple[Any, ...]] = []
+
+    def schedule(optimizer: torch.optim.Optimizer) -> Any:
+        made = getattr(module, kind)(optimizer, **({} if "On" in kind else {"step_size": 1}))
+        step = type(made).step
+        spied = lambda self, *given: (seen.append(given), step(self, *given))[1]  # noqa: E731
+        monkeypatch.setattr(type(made), "step", spied)
+        return made
+
+    train(make(folder=tmp_path, validate_steps=5, schedule=schedule))
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    measured = [(row["validation_loss"],) for row in rows if row["kind"] == "validation"]
+    assert len(measured) == 3  # after 5 and 10 updates, and at the end, for the report alone
+    assert seen == (measured[:2] if "On" in kind else [(), (), ()])
 
 
 def test_validation_comes_by_updates_and_at_the_end(make: Any, tmp_path: Path):
