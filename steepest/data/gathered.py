@@ -52,9 +52,7 @@ class Gathered:
             first += chunk.rows
             yield pl.DataFrame(
                 [
-                    others[name]
-                    if name in self._other
-                    else pl.Series(name, _numbers(chunk, name))
+                    others[name] if name in self._other else pl.Series(name, _numbers(chunk, name))
                     for name in self.columns
                 ]
             )

@@ -35,6 +35,8 @@ from steepest.train.summary import summary_of
 from steepest.train.watch import Watch
 from steepest.train.weights import averaged
 
+TODO = "lower lr ({} finds one), clip the gradients with clip_norm, or look for NaN in the data"
+
 
 class Record:
     """Keep a run's place, losses, metrics, files and progress; a context for one training.
@@ -328,11 +330,11 @@ class Record:
             with self.precision.forward:
                 why = f", where {culprit(self.run.model, inputs, target, numbers)}"
             rows = f", {count} rows" if numbers is None else f", {rows_named(numbers)} of the data"
+        blamed = "the batch's" in why
+        todo = "correct or remove those rows" if blamed else TODO.format(finding_lr(self.run))
         raise RunError(
             f"The loss is a finite number at every step: it was {self._window.total} {when} step "
-            f"{place.step + 1} (epoch {place.epoch + 1}, lr {self._lr():.3g}{rows}){why}; lower "
-            f"lr ({finding_lr(self.run)} finds one), clip the gradients with clip_norm, or look "
-            "for NaN in the data"
+            f"{place.step + 1} (epoch {place.epoch + 1}, lr {self._lr():.3g}{rows}){why}; {todo}"
         )
 
     # ---- files -------------------------------------------------------------------------------

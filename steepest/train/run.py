@@ -145,6 +145,10 @@ class Run:
         _check_one_of("precision", self.precision, PRECISIONS)
         _check_one_of("compile", self.compile, (None, "step"))
         _check_one_of("mode", self.mode, (None, "min", "max"))
+        if isinstance(self.log_to, str):
+            raise RecipeError(
+                f"log_to is a tuple of names: got {self.log_to!r}; write ({self.log_to!r},)"
+            )
         for name in self.log_to:
             _check_one_of("log_to", name, LOGGERS)
         if self.seed is not None:
