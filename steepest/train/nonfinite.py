@@ -1,6 +1,7 @@
 """What to say of a loss that is not finite: where it was, and what made it."""
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,46 @@ import torch
 from torch import Tensor, nn
 
 from steepest.data.ordered import Ordered
+from steepest.errors import RunError
+from steepest.train.metrics import rows_of
+from steepest.train.progress import Place
+from steepest.train.run import Run
 
 MOST_ROWS = 5  # named in a sentence
+
+
+def not_finite(
+    run: Run, place: Place, loss: float, batch: tuple[Sequence[Any], Any] | None
+) -> RunError:
+    """Return the error of a loss that is not finite: epoch, step, rows, and what made it.
+
+    `batch` is `(inputs, target)`; None where it is not there any more.
+    """
+    when, rows, why = "by", "", ""
+    if batch is not None:
+        inputs, target = batch
+        when, count = "at", rows_of(target)
+        numbers = numbers_in_data(run.batches, place.epoch, place.batch, count)
+        why = f", where {culprit(run.model, inputs, target, numbers)}"
+        rows = f", {count} rows" if numbers is None else f", {rows_named(numbers)} of the data"
+    todo = (
+        "correct or remove those rows"
+        if "the batch's" in why
+        else f"lower lr ({finding_lr(run)} finds one), clip the gradients with clip_norm, or look "
+        "for NaN in the data"
+    )
+    lr = float(run.optimizer.param_groups[0]["lr"])
+    return RunError(
+        f"The loss is a finite number at every step: it was {loss} {when} step {place.step + 1} "
+        f"(epoch {place.epoch + 1}, lr {lr:.3g}{rows}){why}; {todo}"
+    )
+
+
+def finding_lr(run: Run) -> str:
+    """Return what finds a learning rate for the run: a command where it came from one."""
+    if not run.options:
+        return "steepest.find_lr(run)"
+    return shlex.join(["steepest", "find-lr", run.options["recipe"], *run.options["arguments"]])
 
 
 def culprit(

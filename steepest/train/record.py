@@ -1,7 +1,6 @@
 """Record: what is kept of a run while it trains."""
 
 import math
-import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -14,16 +13,16 @@ import torch
 from torch import Tensor
 
 from steepest.data.ordered import Ordered
-from steepest.errors import RecipeError, RunError, SteepestError
+from steepest.errors import RecipeError, SteepestError
 from steepest.train.advice import advice
 from steepest.train.best import Best
 from steepest.train.device import choose_threads, computing_with, moved
 from steepest.train.evaluation import evaluation
 from steepest.train.feed import Feed, Window
-from steepest.train.folder import RUN, RunFolder, failing_the_run
+from steepest.train.folder import METRICS, RUN, RunFolder, failing_the_run
 from steepest.train.measures import validate
 from steepest.train.metrics import Mean, rows_of
-from steepest.train.nonfinite import culprit, numbers_in_data, rows_named
+from steepest.train.nonfinite import finding_lr, not_finite
 from steepest.train.opening import show_opening
 from steepest.train.precision import Precision
 from steepest.train.progress import Place, open_progress
@@ -34,8 +33,6 @@ from steepest.train.stop import Stopped, StopSignals
 from steepest.train.summary import summary_of
 from steepest.train.watch import Watch
 from steepest.train.weights import averaged
-
-TODO = "lower lr ({} finds one), clip the gradients with clip_norm, or look for NaN in the data"
 
 
 class Record:
@@ -323,19 +320,10 @@ class Record:
         return mean
 
     def _refuse_loss(self, inputs: Any, target: Any) -> None:
-        place, when, rows, why = self.place, "by", "", ""
-        if target is not None and self.device.type == "cpu":  # elsewhere the batch is long gone
-            when, count = "at", rows_of(target)
-            numbers = numbers_in_data(self.run.batches, place.epoch, place.batch, count)
-            with self.precision.forward:
-                why = f", where {culprit(self.run.model, inputs, target, numbers)}"
-            rows = f", {count} rows" if numbers is None else f", {rows_named(numbers)} of the data"
-        blamed = "the batch's" in why
-        todo = "correct or remove those rows" if blamed else TODO.format(finding_lr(self.run))
-        raise RunError(
-            f"The loss is a finite number at every step: it was {self._window.total} {when} step "
-            f"{place.step + 1} (epoch {place.epoch + 1}, lr {self._lr():.3g}{rows}){why}; {todo}"
-        )
+        there = self.device.type == "cpu"  # elsewhere the batch is long gone
+        batch = (inputs, target) if there and target is not None else None
+        with self.precision.forward:
+            raise not_finite(self.run, self.place, self._window.total, batch)
 
     # ---- files -------------------------------------------------------------------------------
 
@@ -355,6 +343,10 @@ class Record:
             elif self.run.resume:
                 notes = ["the run was killed as it began, before its first checkpoint: it begins"]
             self.files.begin(self._rows_before, self.place.step)
+            if (rows := self.files.metrics.rows) < self._rows_before:
+                notes.append(
+                    f"{METRICS} has {rows:,} of the {self._rows_before:,} rows that it had"
+                )
             if changed:
                 row = self._row("override", self.place.epoch + 1)
                 self.files.write(row | {"changed": changed})
@@ -462,10 +454,3 @@ class Record:
         if self.files is not None:
             self._save()
         raise Stopped(self.place.step, self._signals.asked)
-
-
-def finding_lr(run: Run) -> str:
-    """Return what finds a learning rate for the run: a command where it came from one."""
-    if not run.options:
-        return "steepest.find_lr(run)"
-    return shlex.join(["steepest", "find-lr", run.options["recipe"], *run.options["arguments"]])
