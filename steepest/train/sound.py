@@ -54,7 +54,7 @@ def _check_place(run: Run, kept: Mapping[str, Any]) -> None:
     if batches is not None and batch > batches:
         raise _unsound(f"batch is one of the {batches:,} of its epoch", batch)
     if rows != epoch:
-        raise _unsound(f"history has a row for each of {epoch:,} epochs", f"{rows:,} rows")
+        raise _unsound(f"history has a row for each of {epoch:,} epochs", rows)
     if best is not None and not _is_finite(best.get(run.monitored, 0.0)):
         raise _unsound(f"best {run.monitored} is a finite number", best[run.monitored])
 
