@@ -100,4 +100,5 @@ def computing_with(threads: int, deterministic: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        if deterministic:  # only then, as torch reads its compiler for it, which takes a second
+            torch.use_deterministic_algorithms(strict, warn_only=warns)
