@@ -47,7 +47,7 @@ def not_finite(
 
 def finding_lr(run: Run) -> str:
     """Return what finds a learning rate for the run: a command where it came from one."""
-    if not run.options:
+    if not run.options or not {"recipe", "arguments"} <= run.options.keys():
         return "steepest.find_lr(run)"
     return shlex.join(["steepest", "find-lr", run.options["recipe"], *run.options["arguments"]])
 
