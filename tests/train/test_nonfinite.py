@@ -221,6 +221,12 @@ def test_looking_for_it_changes_no_buffer_and_leaves_no_hook():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("options", [None, {}, {"options": {"lr": 1}}, {"recipe": "line"}], ids=str)
+def test_options_of_any_kind_are_no_other_error(make: Any, options: Any):
+    with pytest.raises(RunError, match="The loss is a finite number at every step: it was inf"):
+        train(make(loss_fn=lambda p, y: p.mean() * 0 + math.inf, options=options))
+
+
 class Late(Mean):
     """A mean of numbers on an accelerator, which are read late."""
 
