@@ -61,7 +61,7 @@ def plain() -> nn.Module:
             9,
         ),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_where_a_run_ends(make: Any, clock: Clock, limits: dict[str, Any], ended: str, steps: int):
     def loss_fn(prediction: Tensor, target: Tensor) -> Tensor:
