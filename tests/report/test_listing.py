@@ -207,9 +207,11 @@ def test_a_silent_run_is_running_as_long_as_its_process_lives(tmp_path):
             os._exit(0)  # killed: it does not let go by itself
     os.read(held[0], 1)
     silent(run)
-    assert read_run(run).status == "running"
-    os.write(let_go[1], b".")
-    os.waitpid(child, 0)
+    try:
+        assert read_run(run).status == "running"
+    finally:
+        os.write(let_go[1], b".")
+        os.waitpid(child, 0)
     assert read_run(run).status == "stopped?"
 
 
