@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from steepest.errors import RecipeError, nearest
 
@@ -144,7 +144,7 @@ def read_options(folder: Path) -> dict[str, Any]:
     try:
         kept = json.loads(read_plain(path))
         found = {"recipe": str(kept["recipe"]), "arguments": [str(a) for a in kept["arguments"]]}
-        if not found["recipe"].isprintable() or {"-h", "--help"} & set(found["arguments"]):
+        if "\0" in found["recipe"] or {"-h", "--help"} & set(found["arguments"]):
             raise ValueError("no run was made so")
         return found
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -189,6 +189,8 @@ def _signature(
             raise RecipeError(f"{parameter.name} is the command line's own option: rename yours")
         bare = parameter.annotation is parameter.empty
         kind = _kind(parameter.default) if bare else parameter.annotation
+        if parameter.default is None or parameter.default == ():  # which is to leave it out
+            kind = Annotated[kind, tyro.conf.arg(metavar=_metavar(kind), help_behavior_hint="")]
         parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=kind))
     own = {parameter.name for parameter in parameters}
     for name, (kind, text) in others.items():
@@ -212,7 +214,8 @@ def _metavar(kind: Any) -> str | None:
     if not plain:
         return None
     words = [str(word) for word in get_args(plain[0])] or [plain[0].__name__.upper()]
-    return "{" + ",".join(words) + "}" if len(words) > 1 else words[0]
+    told = "{" + ",".join(words) + "}" if len(words) > 1 else words[0]
+    return f"{told} ..." if get_origin(kind) is tuple else told
 
 
 def _kind(default: Any) -> Any:
