@@ -154,10 +154,12 @@ def _missed(result: dict[str, Any], name: str, targets: dict[str, Any]) -> str:
     return "" if result["times steepest"][name] >= wanted else f"  (wanted {wanted})"
 
 
-def what_they_bring(peers: bool) -> dict[str, dict[str, float]]:
+def what_they_bring(peers: bool, only: list[str] | None) -> dict[str, dict[str, float]]:
     """Return each package's size beyond torch and its import time after torch's."""
     found = {"steepest": _brought(["steepest"], "steepest.train")}
     for name, (packages, module) in there().items() if peers else ():
+        if only and name not in only:
+            continue
         backend = KERAS.get(name)
         others = {} if backend is None else {"KERAS_BACKEND": backend}
         before = "" if backend == "jax" else "import torch"
@@ -186,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time steepest.train against other loops.")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--peers", action="store_true", help="other packages, too")
+    parser.add_argument("--only", nargs="+", help="these beside bare, steepest and compiled")
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)))
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args()
@@ -199,7 +202,7 @@ def main() -> None:
         "steepest": partial(with_train, apart=apart),
         "compiled": partial(with_train, apart=apart, compile="step"),
     }
-    brought = what_they_bring(options.peers)
+    brought = what_they_bring(options.peers, options.only)
     with ExitStack() as within:
         if options.peers:
             folder = Path(within.enter_context(tempfile.TemporaryDirectory()))
@@ -208,10 +211,13 @@ def main() -> None:
                 if name in brought:
                     candidates[name] = process = Keras(backend, folder)
                     within.callback(process.close)
+        if options.only:
+            wanted = (*options.only, "bare", "steepest", "compiled")
+            candidates = {name: one for name, one in candidates.items() if name in wanted}
         for case in (CASES[k] for k in options.cases):
             results.append(measure(case, candidates, options.rounds))
             print("\n".join(lines(results[-1], brought)), flush=True)
-    if not options.no_write and len(results) == len(CASES):
+    if not options.no_write and not options.only and len(results) == len(CASES):
         packages = itertools.chain.from_iterable(names for names, _ in PACKAGES.values())
         rows = {"rounds": options.rounds, "brought": brought, "results": results}
         save("train_peers" if options.peers else "train", rows, packages if options.peers else ())

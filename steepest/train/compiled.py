@@ -16,10 +16,11 @@ from steepest.clip import clip_grad_norm_
 from steepest.errors import HyperparameterError, RecipeError, RunError
 from steepest.formula.extras import NORMS
 from steepest.optim.around import Around
+from steepest.optim.update import Update
 from steepest.train.graph import Graph
-from steepest.train.hosted import Hosted, refuse
+from steepest.train.hosted import Hosted, caught_up, refuse
 from steepest.train.randomness import random_state, set_random_state
-from steepest.train.traced import Layout, Step, traced
+from steepest.train.traced import Layout, traced
 
 CHECKED = 64
 """Every so many steps torch looks at everything that the graph was made from."""
@@ -78,7 +79,7 @@ class CompiledStep:
         self._calls = 0
         self._times: list[float] = []
         self._hosted: Hosted | None = None
-        self._steps: dict[Layout, Step] = {}
+        self._own: Update | None = None
         self._graphs: dict[Any, Graph] = {}
         self._graph: Graph | None = None
         self._outputs: tuple[Tensor, ...] = ()
@@ -137,15 +138,12 @@ class CompiledStep:
         optimizer.check_learning()
         counted = optimizer.scheduled.evaluate(optimizer.param_groups)
         hosted = self._written()
-        if hosted is None:
+        if hosted is None or self._is_odd(given[-1]):
             return self.alone(given)
         graph = self._graph
         known = graph is not None and graph.training is self.model.training and not look
         if graph is not None and known and graph.fits(given, hosted):
             outputs = graph.run(given)
-        elif self._is_odd(given[-1]):
-            step = self._traced(hosted.layout)
-            outputs = step(list(given[:-1]), given[-1], hosted.scalars, hosted.tensors)
         else:
             graph = self._graph = self._graph_for(given, hosted.layout)
             outputs = graph.by_torch(given, hosted)
@@ -177,14 +175,9 @@ class CompiledStep:
                     f"got one more, {tuple(given[-1].shape)} for the target; make batches of equal "
                     "shapes, or train without --compile step"
                 )
-            self._graphs[key] = Graph(self._traced(layout), 2 + layout.norms, mode)
+            step = traced(self.model, self.loss_fn, layout)
+            self._graphs[key] = Graph(step, 2 + layout.norms, mode)
         return self._graphs[key]
-
-    def _traced(self, layout: Layout) -> Step:
-        """Return the step that is compiled, or made as it is for an odd batch."""
-        if layout not in self._steps:
-            self._steps[layout] = traced(self.model, self.loss_fn, layout)
-        return self._steps[layout]
 
     def _written(self) -> Hosted | None:
         """Return what the graph is given, with the scalars of this step; None for a first step."""
@@ -202,8 +195,8 @@ class CompiledStep:
                 f"{type(optimizer).__name__}: a scalar of the formula cannot be computed from the "
                 f"hyperparameters: {error}; see param_groups"
             ) from error
-        if optimizer._update is not self:  # the optimizer forgets it when a state is replaced
-            optimizer._update = optimizer._last = self  # pyright: ignore[reportAttributeAccessIssue]
+        # The optimizer forgets it when a state is replaced.
+        optimizer._update = optimizer._last = self  # pyright: ignore[reportAttributeAccessIssue]
         return hosted
 
     def _prepared(self) -> Hosted:
@@ -224,9 +217,23 @@ class CompiledStep:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             bound = math.inf if self.clip_norm is None else self.clip_norm
             self.gradient_norm = clip_grad_norm_(parameters, bound)
-            optimizer.step()
+            self._step_alone()
             optimizer.zero_grad()
         return loss.detach()
+
+    def _step_alone(self) -> None:
+        """Have the optimizer make a step of its own; it prepares that once, not after each epoch.
+
+        Its last update serves again, and so does what the graph is given, if no state was replaced.
+        """
+        optimizer, hosted = self.optimizer, self._hosted
+        same = optimizer._update is self and hosted is not None and not hosted.layout.idle
+        if same and self._own is not None:
+            optimizer._update = caught_up(self._own)
+        optimizer.step()
+        self._own = optimizer._update if same else None
+        if self._own is not None:
+            optimizer._update = self  # pyright: ignore[reportAttributeAccessIssue]
 
     # ---- what an optimizer asks of the update that it made last --------------------------------
 

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import steepest.kernels.job as J
 from steepest.errors import RecipeError
 from steepest.formula import Plan, plan
 from steepest.formula.extras import COUNT
 from steepest.formula.shapes import MATRIX
 from steepest.optim import Optimizer
 from steepest.optim.placing import numbers_of
+from steepest.optim.update import Update
 from steepest.train.traced import Layout, Row, states_of
 
 
@@ -82,6 +84,21 @@ def _is_lost(t: Tensor) -> bool:
 
 def _buffers_lost(model: nn.Module) -> Iterator[str]:
     yield from (f"the buffer {name} {LOST}" for name, t in model.named_buffers() if _is_lost(t))
+
+
+def caught_up(update: Update) -> Update:
+    """Return an optimizer's own update, once it knows of the steps made without it.
+
+    It compares with the counts in the states, to see whether it still holds.
+    """
+    for launch in update.launches:
+        steps, numbers = (launch.job.arrays[place] for place in (J.STEPS, J.NUMBERS))
+        for k, part in enumerate(launch.parts):
+            if part.counters[0] is not None:
+                steps[k] = part.step = int(part.counters[0])
+            for j, (name, t) in enumerate(zip(launch.plan.numbers, part.numbers[0], strict=True)):
+                numbers[k, j] = part.own[name] = float(t)
+    return update
 
 
 class Part:

@@ -199,15 +199,28 @@ def test_a_new_lr_makes_no_new_graph(kind, quick, close):
     assert len(quick) == 1
 
 
-@pytest.mark.parametrize(("rows", "graphs"), [(8, 1), (None, 2)])
-def test_a_short_batch(rows, graphs, quick, close):
+SHORT = {
+    "odd": (lambda m: optim.Adam(m.parameters()), 8, 1),
+    "odd, numbers": (lambda m: optim.NAdam(m.parameters(), average="mean"), 8, 1),
+    "odd, norms": (lambda m: optim.SGD(m.parameters(), norms=True, clip_norm=0.1), 8, 1),
+    "graphs": (lambda m: optim.Adam(m.parameters()), None, 2),
+}
+
+
+@pytest.mark.parametrize("row", SHORT)
+def test_a_short_batch(row, quick, close):
+    """The optimizer's own kernels make its step, and know of the steps of the graph."""
+    make, rows, graphs = SHORT[row]
     model, twin = net(), net()
-    optimizer, theirs = optim.Adam(model.parameters()), optim.Adam(twin.parameters())
+    optimizer, theirs = make(model), make(twin)
     step = CompiledStep(model, optimizer, loss_fn, rows=rows)
     for _ in range(3):
         for x, y in [*batches(4), *batches(1, rows=3)]:
             step([x], y)
             eager(twin, theirs, x, y)
+            if "norms" in row:
+                assert optimizer.norms.update == pytest.approx(theirs.norms.update)
+                close(optimizer.grad_norm, theirs.grad_norm)
     same((model, optimizer), (twin, theirs), close)
     assert len(quick) == graphs
 
@@ -487,21 +500,18 @@ def test_a_graph_that_changes_each_step_is_refused(quick):
         step([x], y)
 
 
-@pytest.mark.parametrize("rows", [8, 5])
-def test_a_late_first_gradient_is_refused(rows, quick):
-    """In the graph as in an odd batch, which has none."""
+def test_a_late_first_gradient_is_refused(quick):
     model = net()
     model.late, used = nn.Parameter(torch.ones(1).double()), [False]
 
     def with_late(prediction, target):
         return loss_fn(prediction * model.late if used[0] else prediction, target)
 
-    step = CompiledStep(model, optim.Adam(model.parameters()), with_late, rows=8)
+    step = CompiledStep(model, optim.Adam(model.parameters()), with_late)
     for x, y in batches(6):
         step([x], y)
     used[0] = True
     step.look()
-    (x, y), *_ = batches(1, rows=rows)
     with pytest.raises(RecipeError, match="first gradient after the first step"):
         step([x], y)
 
