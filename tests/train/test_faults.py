@@ -160,6 +160,7 @@ KEPT = {
 }
 PARTS = {
     "no model": (drop("model"), "has no model"),
+    "a model in a list": (put("model", value=[1]), "model is names and tensors"),
     "no kept": (drop("kept"), "has no kept"),
     "kept in a list": (put("kept", value=[1]), "kept is names and values"),
     "settings in a list": (put("settings", value=[1]), "settings is names and values"),
@@ -357,18 +358,17 @@ def test_a_pipe_is_refused_at_once(make: Any, tmp_path: Path, name: str):
         train(make(folder=folder, resume=True, patience=9))
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"[" * 100_000 + b"\n",
-        b"{" * 2**20,
-        b"x" * 2**25,
-        b"\xff\xfe\n",
-        b"1\n",
-        b"9" * 10**5 + b"\n",
-    ],
-    ids=["nested", "torn", "endless", "no text", "no row", "a long number"],
-)
+LINES = {
+    "nested": b"[" * 100_000 + b"\n",
+    "torn": b"{" * 2**20,
+    "too long": b'{"a": "' + b"x" * 2**24 + b'"}\n',
+    "no text": b"\xff\xfe\n",
+    "no row": b"1\n",
+    "a long number": b"9" * 10**5 + b"\n",
+}
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_a_line_that_no_run_writes_ends_the_metrics(
     make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: bytes
 ):
@@ -400,7 +400,7 @@ OPTIONS = {
     "nesting": "[" * 100_000,
     "no JSON": "{",
     "nothing": "",
-    "too much": " " * 2**25,
+    "too much": '{"recipe": "line", "arguments": []}' + " " * 2**24,
     "a long number": "9" * 10**5,
 }
 
@@ -428,6 +428,16 @@ def test_options_that_no_run_writes_are_refused(
     assert sorted(os.listdir(tmp_path)) == ["a", "evil.py"]
     assert os.listdir(folder) == ["options.json"]
     assert not [name for name in set(sys.modules) - before if "evil" in name or "recipe_" in name]
+
+
+def test_a_recipe_whose_name_no_file_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def run(): ...")
+    Path("options.json").write_text(json.dumps({"recipe": "mine\0.py", "arguments": []}))
+    assert main(["train", "mine.py", "--resume", "."]) == 2
+    assert "has no readable options.json" in capsys.readouterr().err
 
 
 def test_options_in_a_pipe_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

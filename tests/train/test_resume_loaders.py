@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import shutil
+import signal
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch.utils.data import (
 
 from steepest import data as ours
 from steepest import schedules
+from steepest.errors import CheckpointError
 from steepest.train import Run, Stopped, train
 
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
@@ -182,3 +184,64 @@ def test_a_run_lets_go_of_model_and_loader_at_once(make: Any, tmp_path: Path):
         assert [known() for known in trained()] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("where", ["in a short window", "in the validation"])
+def test_stopped_where_an_epochs_end_is_known(
+    make: Any, outcome: Any, same: Any, tmp_path: Path, loader: str, where: str
+):
+    """torch's sampler draws from its generator once more when it is asked beyond its end."""
+    calls = 0
+
+    def metric(prediction: Tensor, target: Tensor) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 2 and stops:
+            signal.raise_signal(signal.SIGINT)
+        return 0.0
+
+    def source() -> Any:
+        rows = TensorDataset(X[:12], Y[:12])  # whose last batch does not tell that it is the last
+        return LOADERS[loader](rows, batch_size=4, shuffle=True, generator=own())
+
+    in_validation = where == "in the validation"
+    stops = False
+    how: dict[str, Any] = {"metrics": {"m": metric}} if in_validation else {"accumulate": 2}
+    unbroken = whole(make, outcome, tmp_path / "whole", source, **how)
+    stops, calls = in_validation, 0
+    stop = None if in_validation else 3
+    run = make(stop, batches=source(), folder=tmp_path / "a", **how)
+    assert stopped_after(run) == (3 if in_validation else 2)
+    run = make(batches=source(), folder=tmp_path / "a", resume=True, **how)
+    same(unbroken, outcome(run, train(run)))
+
+
+def test_random_numbers_that_workers_keep_to_themselves_are_refused(make: Any, tmp_path: Path):
+    def noisy(**how: Any) -> Run:
+        loader = torch.utils.data.DataLoader(
+            Noisy(X, Y), batch_size=4, num_workers=1, persistent_workers=True
+        )
+        return make(batches=loader, folder=tmp_path / "a", **how)
+
+    assert stopped_after(noisy(stop=2)) == 2
+    assert stopped_after(noisy(stop=3, resume=True)) == 5  # its epoch is read from its beginning
+    with pytest.raises(CheckpointError, match=r"persistent workers keep theirs .* Noisy may draw"):
+        train(noisy(resume=True))
+    assert train(noisy(resume=True, override=True)).steps == 12
+
+
+def test_a_stopped_run_closes_its_batches_whoever_keeps_the_error(make: Any):
+    closed = []
+
+    class Source:
+        def __iter__(self) -> Iterator[Any]:
+            try:
+                yield from zip(X.split(4), Y.split(4), strict=True)
+            finally:
+                closed.append(True)
+
+    with pytest.raises(Stopped) as kept:
+        train(make(2, batches=Source()))
+    assert closed == [True]
+    assert kept.value.step == 2
