@@ -1,11 +1,15 @@
 """What every test stands on: one kernel cache for the run, a fixed seed, tolerances by dtype."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
+
+# A shell starts what runs in the background with Ctrl-C ignored, which a run then leaves alone.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ULPS = {torch.float16: 4, torch.bfloat16: 4, torch.float32: 128, torch.float64: 128}
 """Rounding units that two right answers may lie apart, relative to the value.
