@@ -307,8 +307,12 @@ def test_killed_before_each_thing_that_it_does_to_a_file(tmp_path: Path, doing: 
     count = doing[1]
     assert 50 < count < 255
     for at in range(1, count + 1):
-        doing[1] = 0
         folder = tmp_path / str(at)
-        assert os.waitpid(started(folder, small, dying(folder, doing, at)), 0)[1] == signal.SIGKILL
-        assert os.waitpid(started(folder, small), 0)[1] == 0
+        status = None
+        for again in (at, count + 1 - at):  # killed late it is killed early as it goes on
+            doing[1] = 0
+            status = os.waitpid(started(folder, small, dying(folder, doing, again)), 0)[1]
+            assert status == signal.SIGKILL or (status == 0 and again != at)
+        if status:
+            assert os.waitpid(started(folder, small), 0)[1] == 0
         assert_same(whole, left(folder), f"killed before {at} of {count}: ")
