@@ -1,5 +1,6 @@
 """What a run does when its folder, its disk or another process is against it."""
 
+import functools
 import json
 import math
 import os
@@ -27,6 +28,16 @@ from steepest.train.checkpoints import Checkpoints
 from steepest.train.metrics import MetricsFile
 
 pytestmark = pytest.mark.usefixtures("no_picture")
+forks = pytest.mark.skipif(
+    torch.accelerator.is_available(),
+    reason="a process that has an accelerator's threads cannot be forked to train",
+)
+
+
+@pytest.fixture
+def make(make: Any) -> Any:
+    """`make(**changed)` returns a small run on the CPU, where a resumed one is the same."""
+    return functools.partial(make, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -489,6 +500,7 @@ def resumed_is_whole(make: Any, outcome: Any, same: Any, folder: Path, **how: An
     assert not list(folder.rglob("*.tmp"))
 
 
+@forks
 def test_a_full_disk_within_a_save_loses_nothing(
     make: Any, outcome: Any, same: Any, tmp_path: Path
 ):
@@ -508,6 +520,7 @@ def test_a_full_disk_within_a_save_loses_nothing(
     resumed_is_whole(make, outcome, same, folder, **how)
 
 
+@forks
 def test_a_full_disk_within_a_row_loses_nothing(make: Any, outcome: Any, same: Any, tmp_path: Path):
     how = {"epochs": 40, "log_steps": 1}
     train(make(folder=tmp_path / "sizes", **how))
@@ -521,6 +534,7 @@ def test_a_full_disk_within_a_row_loses_nothing(make: Any, outcome: Any, same: A
     resumed_is_whole(make, outcome, same, folder, **how)
 
 
+@forks
 @pytest.mark.parametrize("size", [0, 300, 3000], ids=lambda size: f"{size} bytes")
 def test_a_disk_that_is_full_from_the_start_is_refused_before_training(
     make: Any, tmp_path: Path, size: int
@@ -649,6 +663,7 @@ def waiting(make: Any, folder: Path, **how: Any) -> int:
     return child
 
 
+@forks
 def test_a_folder_serves_one_run_at_a_time(make: Any, outcome: Any, same: Any, tmp_path: Path):
     folder = tmp_path / "a"
     how = {"checkpoint_epochs": 1, "options": {"recipe": "line", "arguments": []}}
@@ -695,6 +710,7 @@ SIGNALS = {  # what a shell tells, and the step that is kept
 }
 
 
+@forks
 @pytest.mark.parametrize("signals", SIGNALS)
 def test_signals_once_and_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], signals: str

@@ -28,6 +28,11 @@ X = torch.randn(28, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)
 EPOCHS = 3  # of 7 batches of 4 rows; the last update of an epoch has one batch, the others two
 
+pytestmark = pytest.mark.skipif(
+    torch.accelerator.is_available(),
+    reason="a process that has an accelerator's threads cannot be forked to train",
+)
+
 TESTS, KILLS = 4, 50  # 200 kills in all
 
 DOING = ("training", "starting", "validating", "saving", "finishing")
@@ -116,6 +121,7 @@ def make(folder: Path, kind: Callable[[], dict[str, Any]], *, resume: bool) -> R
         "resume": resume,
         "options": {"recipe": "mine", "arguments": []},
         "progress": False,
+        "device": "cpu",
     }
     return Run(**usual | own | {"optimizer": optimizer, "schedule": own["schedule"](optimizer)})
 
