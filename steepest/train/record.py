@@ -219,9 +219,11 @@ class Record:
                 found = evaluation(run, self.best.weights, self._held_out())
                 self.files.finish(run.model.state_dict(), self.best.weights, found)
             result = "" if run.result is None else run.result(run.model)
-        rows = self.history if self.files is None else self.files.rows()
+        rows = self.history
         if self.files is not None:
-            self._describe("finished", ended=ended)
+            with failing_the_run():
+                rows = self.files.rows()
+                self._describe("finished", ended=ended)
         return Report(
             name=run.name,
             folder=None if self.files is None else self.files.path,

@@ -597,6 +597,19 @@ def test_a_small_disk_that_fills_up(
     resumed_is_whole(make, outcome, same, folder, **how)
 
 
+def test_a_disk_that_fills_up_at_the_very_end(make: Any, outcome: Any, same: Any, small_disk: Path):
+    def result(model: nn.Module) -> str:
+        fill(small_disk)
+        return ""
+
+    folder = small_disk / "a"
+    told = f"{folder / 'run.json'} could not be written: No space left on device"
+    with pytest.raises(RunError, match=told):
+        train(make(folder=folder, result=result))
+    (small_disk / "filler").unlink()
+    resumed_is_whole(make, outcome, same, folder)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_training(
     make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
