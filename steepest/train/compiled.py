@@ -22,7 +22,7 @@ from steepest.train.hosted import Hosted, caught_up, refuse
 from steepest.train.randomness import random_state, set_random_state
 from steepest.train.traced import Layout, traced
 
-CHECKED = 64
+CHECKED = 256
 """Every so many steps torch looks at everything that the graph was made from."""
 TIMED = CHECKED // 2
 """Which of so many steps is timed: far from the one at which torch looks."""
@@ -41,7 +41,7 @@ class CompiledStep:
     is not finite is left out. The first step of a new optimizer is its own, which makes the states.
 
     What the model reads in Python, such as its attributes, is compiled in; a change is noticed at
-    the step after `look()`, or within 64 steps.
+    the step after `look()`, or within 256 steps.
 
     Args:
         model: called with the inputs.
@@ -111,7 +111,7 @@ class CompiledStep:
 
     @property
     def microseconds(self) -> float | None:
-        """What a step takes: the median of one in 64; None before the 65th."""
+        """What a step takes: the median of one in 256; None in a short run."""
         return statistics.median(self._times) * 1e6 if self._times else None
 
     def told(self) -> tuple[str, ...]:

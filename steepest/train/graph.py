@@ -76,6 +76,8 @@ class Graph:
         self._ran: Callable[..., Any] | None = None
         """What torch.compile ran last, if it gives what the step returns and nothing besides."""
         self._args: list[Any] = []
+        self._held: tuple[Any, ...] = ()
+        """Its arguments without the batch."""
         self._places: list[tuple[int, int]] = []
         self._hosted: Hosted | None = None
         self._same: Same | None = None
@@ -109,11 +111,13 @@ class Graph:
         places = {id(t): k for k, t in enumerate(aliases)}
         args = [None if id(a) in places else a for a in self._seen]
         self._places = [(k, places[id(a)]) for k, a in enumerate(self._seen) if id(a) in places]
-        again = len(args) == len(self._args) and all(map(is_, args, self._args))
-        self._args, self._hosted, self._seen, self._same = args, hosted, (), None
         held = tuple(a for a in args if a is not None)
+        again = len(held) == len(self._held) and all(map(is_, held, self._held))
+        self._args, self._held, self._hosted, self._seen = args, held, hosted, ()
         plain = all(isinstance(a, Tensor) for a in held) and unfit() is None
-        if again and plain and not anew and self._ran is not None:
+        if anew or not again or not plain or self._ran is None:
+            self._same = None
+        elif self._same is None or not self._same(given):
             self._same = Same(held, given)
         return outputs
 

@@ -19,7 +19,14 @@ from steepest.errors import HyperparameterError, RecipeError, RunError, StateErr
 from steepest.formula import sqrt
 from steepest.schedules import cosine
 from steepest.train import graph
-from steepest.train.compiled import GRAPHS, CompiledStep, eager_microseconds, steps_to_pay
+from steepest.train.compiled import (
+    CHECKED,
+    GRAPHS,
+    TIMED,
+    CompiledStep,
+    eager_microseconds,
+    steps_to_pay,
+)
 
 loss_fn = nn.MSELoss()
 
@@ -190,7 +197,7 @@ def test_a_new_lr_makes_no_new_graph(kind, quick, close):
     optimizer = optim.Adam(model.parameters(), lr=kind(0.1))
     theirs = optim.Adam(twin.parameters(), lr=kind(0.1))
     step = CompiledStep(model, optimizer, loss_fn)
-    for k, (x, y) in enumerate(batches(70)):  # past the step at which torch looks
+    for k, (x, y) in enumerate(batches(CHECKED + 3)):  # past the step at which torch looks
         for group in (*optimizer.param_groups, *theirs.param_groups):
             group["lr"], group["betas"] = kind(0.1 / (k + 1)), (0.9 - k / 100, 0.99)
         step([x], y)
@@ -383,7 +390,7 @@ def test_timing_a_step_without_a_graph_changes_nothing(quick):
     model = noisy()
     optimizer = optim.Adam(model.parameters())
     step = CompiledStep(model, optimizer, loss_fn)
-    for x, y in batches(100, dtype=torch.float32):
+    for x, y in batches(CHECKED + TIMED, dtype=torch.float32):
         step([x], y)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
     numbers = torch.get_rng_state()
