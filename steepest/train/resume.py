@@ -1,6 +1,7 @@
 """From a run to the state that its checkpoint holds, and back."""
 
 import platform
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -145,8 +146,8 @@ def _check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, is_now = _shape(then.get(name)), _shape(now.get(name))
         if was != is_now:
             raise CheckpointError(
-                f"A run resumes with the model that it had: {name} was {was} and is now {is_now}; "
-                "give the same options, or begin a new run"
+                f"A run resumes with the model that it had: {_shown(name)} was {was} and is now "
+                f"{is_now}; give the same options, or begin a new run"
             )
 
 
@@ -214,6 +215,12 @@ def _newer(then: Mapping[str, str]) -> list[str]:
     if not changed:
         return []
     return [f"the machine changed ({', '.join(changed)}): the last bits of numbers may differ"]
+
+
+def _shown(name: object) -> str:
+    """Return a name of a checkpoint, which may be any, as a part of a sentence."""
+    plain = isinstance(name, str) and name.isprintable() and len(name) <= 200
+    return str(name) if plain else reprlib.repr(name)
 
 
 def _shape(value: object) -> str:

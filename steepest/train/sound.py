@@ -19,6 +19,7 @@ from steepest.errors import CheckpointError
 from steepest.train.run import Run, Scheduler, length_of
 
 MOST = 2**62  # of whatever is counted
+LONGEST = 10_000  # characters of a setting
 TWISTER = 624  # words of a Mersenne Twister, of which one is next
 Absent = object()
 
@@ -142,6 +143,19 @@ def _is_named(value: Any, kinds: tuple[type, ...] = (object,)) -> bool:
     return all(type(key) is str and isinstance(item, kinds) for key, item in value.items())
 
 
+def _is_word(value: Any) -> bool:
+    """Tell whether a text may stand in a sentence that a terminal shows."""
+    return type(value) is str and len(value) <= LONGEST and value.isprintable()
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is list:
+        return all(map(_is_plain, value))
+    if type(value) is str:
+        return len(value) <= LONGEST
+    return value is None or type(value) in (bool, int, float)
+
+
 def _is_row(value: Any) -> bool:
     if not _is_named(value, (int, float, str, type(None))):
         return False
@@ -198,9 +212,20 @@ def _is_scaler(value: Any) -> bool:
 
 
 PARTS: Rules = {
-    "versions": (lambda value: _is_named(value, (str,)), "names and versions"),
-    "settings": (_is_named, "names and values"),
-    "parameters": (lambda value: type(value) is list, "a list of names"),
+    "versions": (
+        lambda value: _is_named(value) and all(map(_is_word, value.values())),
+        "names and versions",
+    ),
+    "settings": (
+        lambda value: (
+            _is_named(value) and all(map(_is_word, value)) and _is_plain([*value.values()])
+        ),
+        "names and plain values",
+    ),
+    "parameters": (
+        lambda value: type(value) is list and all(map(_is_word, value)),
+        "a list of names",
+    ),
     "model": (lambda value: isinstance(value, dict), "names and tensors"),
     "optimizer": (
         lambda value: _is_named(value) and _is_optimizer(**value),
