@@ -452,6 +452,25 @@ def test_options_that_no_run_writes_are_refused(
     assert not [name for name in set(sys.modules) - before if "evil" in name or "recipe_" in name]
 
 
+def test_a_command_killed_as_it_began_begins_by_either_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "line", "--epochs", "1", "--device", "cpu"]
+    assert main([*words, "--folder", "whole"]) == 0
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        Path(name, ".lock").touch()
+    assert main([*words, "--folder", "a"]) == 0
+    shutil.copy("whole/options.json", "b")
+    capsys.readouterr()
+    assert main(["train", "line", "--resume", "b"]) == 0
+    assert "was killed as it began, before its first checkpoint" in capsys.readouterr().err
+    for name in ("a", "b"):
+        for file in ("model.safetensors", "evaluation.json"):
+            assert Path(name, file).read_bytes() == Path("whole", file).read_bytes()
+
+
 def test_a_recipe_whose_name_no_file_has_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
