@@ -109,6 +109,7 @@ class Apart:
 
         def compiled(run: Run) -> Any:
             self.graphs.append(compiled_step(run))
+            self.graphs[-1].told = tuple  # else it times steps without the graph, at the end
             return self.graphs[-1]
 
         train_record.Record._save, trainer.compiled_step = saved, compiled

@@ -5,6 +5,7 @@ microseconds, more than a small model's step. The short way leaves that out; it 
 steps in a row have used the same graph with the same tensors.
 """
 
+import gc
 import re
 import warnings
 from collections.abc import Callable
@@ -105,6 +106,7 @@ class Graph:
         attempts, begin = self._attempts, perf_counter()
         outputs = self._guarded(aliases, hosted)
         if anew := self._attempts > attempts:
+            gc.collect()  # what compiling leaves, or else amid the steps
             self.seconds += perf_counter() - begin
         else:
             self._attempts = 0
