@@ -38,9 +38,9 @@ class Case:
 
 
 CASES = [
-    Case("linear regression, SGD, batch 32", 1, "SGD", 0.01, 32, 8, 3.0, 4.0),
-    Case("MLP 13-64-64-1, Adam, batch 32", 13, "Adam", 1e-3, 32, 8, 2.5, 3.0),
-    Case("MLP 13-64-64-1, Adam, batch 256", 13, "Adam", 1e-3, 256, 40, 4.0, 3.0),
+    Case("linear regression, SGD, batch 32", 1, "SGD", 0.01, 32, 16, 3.0, 4.0),
+    Case("MLP 13-64-64-1, Adam, batch 32", 13, "Adam", 1e-3, 32, 16, 2.5, 3.0),
+    Case("MLP 13-64-64-1, Adam, batch 256", 13, "Adam", 1e-3, 256, 80, 4.0, 3.0),
 ]
 
 

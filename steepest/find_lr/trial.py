@@ -59,11 +59,11 @@ class Trial:
 
     def _gradients(self, window: Window) -> list[tuple[float, int]]:
         """Compute the gradients of an update; return the loss and the rows of each batch."""
-        run, precision, losses = self.run, self._precision, []
+        precision, losses = self._precision, []
+        forward, loss_fn = precision.computing(self.model), precision.computing(self.run.loss_fn)
         self.optimizer.zero_grad()
         for (*inputs, target), share in window:
-            with precision.forward:
-                loss = run.loss_fn(self.model(*inputs), target)
+            loss = loss_fn(forward(*inputs), target)
             precision.scaled(loss, share).backward()
             losses.append((loss.item(), rows_of(target)))
         if not self.connected:

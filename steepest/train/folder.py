@@ -100,10 +100,14 @@ class RunFolder:
             self._open.callback(lambda: self._loggers.close(self._status))
 
     def write(self, row: Row) -> None:
-        """Add a row to the metrics."""
-        with failing_the_run():
-            self.metrics.write(row)
+        """Add a row to the metrics; `flush` writes it."""
+        self.metrics.write(row)
         self._loggers.write(row)
+
+    def flush(self) -> None:
+        """Write the rows of the metrics that wait."""
+        with failing_the_run():
+            self.metrics.flush()
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint, and the best weights if they are others than before."""
@@ -148,6 +152,7 @@ class RunFolder:
     def rows(self) -> list[Row]:
         """Return the rows of the metrics so far."""
         with failing_the_run():
+            self.metrics.flush()
             return read_metrics(self.path / METRICS)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:

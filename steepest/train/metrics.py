@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -55,7 +56,7 @@ class Mean:
 
 
 class MetricsFile:
-    """Write rows as JSON lines, and as CSV beside them, each as soon as it is there.
+    """Write rows as JSON lines, and as CSV beside them; a row may wait for the next `flush`.
 
     A file from before is continued after so many rows: those beyond, or torn by a crash, are cut
     off, and the CSV is made again of what is left.
@@ -86,24 +87,34 @@ class MetricsFile:
             reason = error.strerror or str(error)
             raise CheckpointError(f"{path} could not be opened: {reason}; choose another") from None
         self.rows = len(kept)
+        self._waiting: list[Mapping[str, Any]] = []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row; a number that is not finite is left out: JSON has none.
+        """Append a row; a number that is not finite is left out: JSON has none."""
+        self._waiting.append(finite(row))  # a copy: a row may come to tell of more
+        self.rows += 1
+
+    def flush(self) -> None:
+        """Write the rows that wait.
 
         Raises:
-            CheckpointError: the disk is full, or gone; the row may be torn.
+            CheckpointError: the disk is full, or gone; the last row may be torn.
         """
-        row = finite(row)
-        _append(self._json, json.dumps(row, allow_nan=False).encode() + b"\n")
-        _append(self._csv, self._csv_line(row))
-        self.rows += 1
+        rows, self._waiting = self._waiting, []
+        if rows:
+            lines = [json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows]
+            _append(self._json, b"".join(lines))
+            _append(self._csv, b"".join(map(self._csv_line, rows)))
 
     def sync(self) -> None:
         """Wait until all rows are on disk."""
+        self.flush()
         os.fsync(self._json.fileno())
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; what a full disk refuses has been told of."""
+        with suppress(CheckpointError):
+            self.flush()
         self._json.close()
         self._csv.close()
 

@@ -1,5 +1,6 @@
 """Automatic mixed precision: what is computed in 16 bits, and how gradients survive it."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,6 +32,17 @@ class Precision:
     def scale(self) -> float:
         """What the gradients are multiplied with."""
         return 1.0 if self.scaler is None else self.scaler.get_scale()
+
+    def computing(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return a model or a loss that computes within `forward`; float32 needs no context."""
+        if isinstance(self.forward, nullcontext):  # which takes a microsecond
+            return function
+
+        def computed(*arguments: Any) -> Tensor:
+            with self.forward:
+                return function(*arguments)
+
+        return computed
 
     def scaled(self, loss: Tensor, share: float) -> Tensor:
         """Return the loss of a batch that is a share of an update, ready for backward."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 Row = dict[str, Any]
 
-BAR_SECONDS = 0.1  # between two drawings
+BAR_SECONDS = 0.2  # between two drawings
 LINE_SECONDS = 1.0  # at least, between two lines
 LINE_BATCHES = 100
 WIDE = 120  # characters, from which bar and figures fit into one line
@@ -81,7 +81,7 @@ class Progress(Protocol):
 class Nothing:
     """Show nothing."""
 
-    seconds = math.inf
+    seconds = LINE_SECONDS
 
     def draw(self, place: Place, loss: float, lr: float) -> None:
         """Show nothing."""

@@ -34,6 +34,9 @@ from steepest.train.summary import summary_of
 from steepest.train.watch import Watch
 from steepest.train.weights import averaged
 
+LOOK_SECONDS = 0.005  # between two looks at the clock, which takes as long as counting an update
+LOOK_STEPS = 16  # at most, as updates may become slow
+
 
 class Record:
     """Keep a run's place, losses, metrics, files and progress; a context for one training.
@@ -53,6 +56,8 @@ class Record:
         self.history: list[Row] = []
         self.best = Best(run)
         self.feed = Feed(run, device)
+        validation = run.validation
+        self._ordered = validation if isinstance(validation, Ordered) else None
         self._windows = self.feed.windows(self.place)
         self.watch = Watch(run.model, run.optimizer)
         self.files: RunFolder | None = None
@@ -89,16 +94,17 @@ class Record:
         if run.progress:  # before, as it compares with torch's own number of threads
             show_opening(run, summary_of(run, self.device, self.threads), notes)
         self._within.enter_context(computing_with(self.threads, run.deterministic))
-        self._begin = perf_counter()
         self._progress = open_progress(run.name, self.place, shown=run.progress)
         self._within.callback(self._progress.close)
-        self._next_step = self._rare_step()
-        self._next_draw = self._begin + min(self._progress.seconds, 1e9)
+        self._next_step, self._next_look = self._rare_step(), 0
+        self._begin = perf_counter()
+        self._looked = (self.place.step, self._begin)
+        self._next_draw = self._begin + self._progress.seconds
         self._next_save = self._begin + run.checkpoint_seconds if self.files else math.inf
         left = math.inf if run.seconds is None else run.seconds - self._seconds_before
         self._last = self._begin + left
         self._due = min(self._next_draw, self._next_save, self._last)
-        self._signals.listen()
+        self._signals.listen()  # which sets what is due
         self._within.callback(self._signals.restore)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
@@ -149,21 +155,19 @@ class Record:
         place.batch += 1
         place.samples += rows
 
-    def gradients(self) -> None:
-        """Look at the gradients of an update that the metrics tell of."""
-        if self.place.step + 1 == self._next_step and self.files is not None:
-            self.watch.before(self.precision.scale)
-
     def step(self) -> bool:
         """Count an update, and log some of them; tell whether to look at what is due."""
         place = self.place
         place.step += 1
-        if place.step < self._next_step and perf_counter() < self._due:
+        if place.step < self._next_look:
             return False
-        if place.step % self.run.log_steps == 0:
-            self._log_window()
-        self._next_step = self._rare_step()
-        return True
+        looks = place.step >= self._next_step or perf_counter() >= self._due
+        if looks:
+            if place.step % self.run.log_steps == 0:
+                self._log_window()
+            self._next_step = self._rare_step()
+        self._pace()
+        return looks
 
     def validation_due(self) -> bool:
         """Tell whether validation comes every so many updates, and does now."""
@@ -287,9 +291,7 @@ class Record:
 
     def _held_out(self) -> Iterator[Any]:
         """Hand out the validation batches, every time in the same order where they have one."""
-        batches = self.run.validation
-        if isinstance(batches, Ordered):
-            batches = batches.epoch(0)
+        batches = self.run.validation if self._ordered is None else self._ordered.epoch(0)
         return moved(() if batches is None else batches, self.device)
 
     def _until_asked(self) -> Iterator[Any]:
@@ -428,9 +430,22 @@ class Record:
     def _rare_step(self) -> int:
         """Return the next update after which something rare happens."""
         run, step = self.run, self.place.step
-        every = (run.log_steps, run.validate_steps or run.log_steps)
+        logged = run.log_steps
+        self.watching = self.files is not None and (step + 1) % logged == 0
+        every = (logged, run.validate_steps or logged)
         rare = [step - step % n + n for n in every]
+        rare.append(step - (step + 1) % logged + logged)  # before the update that is watched
         return min(*rare, run.steps) if run.steps is not None and run.steps > step else min(rare)
+
+    def _pace(self) -> None:
+        """Set after how many updates to look at the clock: as many as take a few milliseconds."""
+        (step, then), now = self._looked, perf_counter()
+        self._looked = (self.place.step, now)
+        few = LOOK_SECONDS * (self.place.step - step) / max(now - then, 1e-9)
+        few = min(max(1, int(few)), LOOK_STEPS)
+        self._next_look = min(self._next_step, self.place.step + few)
+        if self._signals.asked is not None:  # meanwhile
+            self._next_look = 0
 
     def _look(self) -> None:
         now = perf_counter()
@@ -439,6 +454,8 @@ class Record:
             loss = self._mean() if self._window.rows else self._window_loss
             self._progress.draw(self.place, loss, self._lr())
             self._next_draw = now + self._progress.seconds
+            if self.files is not None:
+                self.files.flush()
         if now >= self._next_save:
             self._save()
         self._due = min(self._next_draw, self._next_save, self._last)
@@ -448,7 +465,7 @@ class Record:
         return float(self.run.optimizer.param_groups[0]["lr"])
 
     def _hurry(self) -> None:
-        self._due = -math.inf
+        self._due, self._next_look = -math.inf, 0
 
     def _stop_if_asked(self) -> None:
         if self._signals.asked is None:

@@ -32,10 +32,11 @@ def train(run: Run) -> Report:
         Stopped: Ctrl-C or SIGTERM asked for it; the checkpoint is written.
     """
     device = choose_device(run.device)
-    model, optimizer, loss_fn = run.model.to(device), run.optimizer, run.loss_fn
+    model, optimizer = run.model.to(device), run.optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     schedule = run.schedule if callable(run.schedule) else None
     precision = Precision(run.precision, device)
+    forward, loss_fn = precision.computing(model), precision.computing(run.loss_fn)
     compiled = compiled_step(run) if run.compile == "step" else None
 
     with Record(run, device, precision) as record:
@@ -46,18 +47,19 @@ def train(run: Run) -> Report:
                     scale_lr(optimizer, schedule(record.place.step))
                 if compiled is not None:  # all five in one graph
                     (((*inputs, target), _),) = window
-                    record.gradients()
+                    if record.watching:
+                        record.watch.before(precision.scale)
                     record.loss(compiled(inputs, target), inputs, target)
                     record.watch.take(compiled.gradient_norm)
                 else:
                     optimizer.zero_grad()
                     for (*inputs, target), share in window:
-                        with precision.forward:
-                            prediction = model(*inputs)  # 1. forward
-                            loss = loss_fn(prediction, target)  # 2. loss
+                        prediction = forward(*inputs)  # 1. forward
+                        loss = loss_fn(prediction, target)  # 2. loss
                         record.loss(loss, inputs, target)
                         precision.scaled(loss, share).backward()  # 3. backward
-                    record.gradients()
+                    if record.watching:
+                        record.watch.before(precision.scale)
                     if run.clip_norm is not None:
                         precision.unscale(optimizer)
                         clip_grad_norm_(parameters, run.clip_norm)  # 4. clip

@@ -1,5 +1,6 @@
 """Watch: the norm of the gradients and how far each parameter moved, now and then."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,7 +8,6 @@ from torch import Tensor, nn
 
 from steepest.optim import Optimizer
 
-vector_norm = torch.linalg.vector_norm
 MOST_COPIED = 16_000_000  # numbers of all parameters; 64 MB are copied for a look at one update
 
 
@@ -28,34 +28,39 @@ class Watch:
         self.optimizer = optimizer
         self._copies = sum(p.numel() for p in self.parameters) <= MOST_COPIED
         self._before: list[Tensor] = []
-        self._norm: Tensor | None = None
+        self._norms: list[Tensor] = []  # of the gradients, times the scale
+        self._scale = 1.0
 
     @torch.no_grad()
     def before(self, scale: float) -> None:
         """Look at the gradients, which hold `scale` times their value, and the parameters."""
         gradients = [_dense(p.grad) for p in self.parameters if p.grad is not None]
-        self._norm = vector_norm(torch.stack(_norms(gradients))) / scale if gradients else None
+        self._norms, self._scale = _norms(gradients) if gradients else [], scale
         self._before = [p.clone() for p in self.parameters] if self._copies else []
 
     def take(self, norm: Tensor | None) -> None:
         """Take the gradients' norm from a step that shows no gradients."""
-        self._norm = norm
+        self._norms = [] if norm is None else [norm]
 
     @torch.no_grad()
     def after(self) -> dict[str, Any]:
         """Return `gradient_norm` and `ratios`: update norm / parameter norm by parameter name."""
         row: dict[str, Any] = {}
-        if self._norm is not None:
-            row["gradient_norm"] = self._norm.item()
+        norms = list(self._norms)
         if self._before:
             pairs = zip(self.parameters, self._before, strict=True)
-            moves = torch.stack(_norms([p - before for p, before in pairs]))
-            ratios = moves / torch.stack(_norms(self.parameters))
-            row["ratios"] = dict(zip(self.names, ratios.tolist(), strict=True))
+            norms += _norms([*(p - before for p, before in pairs), *self.parameters])
+        found = torch.stack(norms).tolist() if norms else []  # one wait for an accelerator
+        if count := len(self._norms):
+            row["gradient_norm"] = math.hypot(*found[:count]) / self._scale
+        if self._before:
+            half = count + len(self.names)
+            parts = zip(self.names, found[count:half], found[half:], strict=True)
+            row["ratios"] = {name: move / p if p else math.nan for name, move, p in parts}
         elif isinstance(self.optimizer, Optimizer) and (norms := self.optimizer.norms):
             parts = norms.by_parameter.items()
             row["ratios"] = {self._name(label): part.ratio for label, part in parts}
-        self._before, self._norm = [], None
+        self._before, self._norms = [], []
         return row
 
     def _name(self, label: Any) -> str:

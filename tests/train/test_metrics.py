@@ -54,9 +54,13 @@ def test_rows_are_counted(target: object, rows: int):
     assert rows_of(target) == rows
 
 
-def test_lines_are_on_their_way_at_once(tmp_path: Path):
+def test_lines_wait_for_a_flush(tmp_path: Path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    file.write({"step": 1, "loss": 0.5, "nan": math.nan, "inf": -math.inf})
+    row = {"step": 1, "loss": 0.5, "nan": math.nan, "inf": -math.inf}
+    file.write(row)
+    row["step"] = 2  # later, which is another row's business
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    file.flush()
     text = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(text) == {"step": 1, "loss": 0.5, "nan": None, "inf": None}
     assert text.endswith("\n")

@@ -152,9 +152,30 @@ def test_a_bar_is_drawn_about_ten_times_a_second_and_a_log_at_most_once():
 def test_drawing_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: int):
     counted = Counted(seconds)
     monkeypatch.setattr(record, "open_progress", lambda *_, **__: counted)
+    monkeypatch.setattr(record, "LOOK_SECONDS", 0.0)  # at the clock, after every update
     model = nn.Linear(1, 1)
     batches = Batches(torch.zeros(10, 1), torch.zeros(10, 1), batch_size=1)
     optimizer = torch.optim.SGD(model.parameters())
     run = Run(model=model, optimizer=optimizer, loss_fn=nn.MSELoss(), batches=batches, epochs=3)
     train(run)
     assert (counted.drawn, counted.epochs, counted.closed) == (drawn, 3, 1)
+
+
+@pytest.mark.parametrize(("milliseconds", "looks"), [(0.0, 2), (1, 4), (10, 20)])
+def test_the_clock_is_looked_at_after_as_many_updates_as_take_a_few_milliseconds(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float, looks: int
+):
+    counted, time = Counted(0.0), [1.0]
+    monkeypatch.setattr(record, "open_progress", lambda *_, **__: counted)
+    monkeypatch.setattr(record, "perf_counter", lambda: time[0])
+    monkeypatch.setattr(record, "LOOK_SECONDS", 0.0055)
+
+    def loss_fn(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        time[0] += milliseconds / 1000
+        return nn.functional.mse_loss(prediction, target)
+
+    model = nn.Linear(1, 1)
+    batches = Batches(torch.zeros(20, 1), torch.zeros(20, 1), batch_size=1)
+    optimizer = torch.optim.SGD(model.parameters())
+    train(Run(model=model, optimizer=optimizer, loss_fn=loss_fn, batches=batches, epochs=1))
+    assert counted.drawn == looks + len(["before the epoch", "after it"])
