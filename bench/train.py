@@ -45,9 +45,9 @@ from steepest import optim
 Candidate = Callable[[Case], Timed]
 MOST_ABOVE = {"microseconds": 3.0, "share": 0.05}
 """How far a batch of `steepest` may be above one of `bare`; one of the two is enough."""
-APART = {"memory": 1e-3, "bare": 1e-3, "steepest": 1e-3, "compiled": 1e-2}
+APART = {"memory": 1e-6, "bare": 0.03, "steepest": 0.03, "compiled": 0.03}
 """How far the loss may be from the plain loop's, relative; others have another order of rows. What
-a graph rounds otherwise has grown after thousands of steps."""
+another optimizer or a graph rounds otherwise has grown after thousands of steps."""
 
 
 # ---- Keras, in processes of their own -----------------------------------------------------------
