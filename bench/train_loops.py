@@ -18,8 +18,8 @@ from steepest import optim
 from steepest.data import Batches
 from steepest.train import Run, train, trainer
 from steepest.train import record as train_record
-from steepest.train.measures import metrics_for
-from steepest.train.progress import Bar, Place
+from steepest.train.measured.measures import metrics_for
+from steepest.train.shown.progress import Bar, Place
 
 METRICS = metrics_for("regression")
 

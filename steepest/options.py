@@ -137,8 +137,10 @@ def read_options(folder: Path) -> dict[str, Any]:
     Raises:
         RecipeError: there is no such file, or it is not whole.
     """
-    from steepest.train.folder import OPTIONS  # torch takes its time, and not all commands need it
-    from steepest.train.whole import read_plain
+    from steepest.train.files.folder import (
+        OPTIONS,  # torch takes its time, and not all commands need it
+    )
+    from steepest.train.files.whole import read_plain
 
     path = folder / OPTIONS
     try:

@@ -18,10 +18,10 @@ from steepest.data.files import Source, chunks, label
 from steepest.data.notices import Notices
 from steepest.data.transform import Transform
 from steepest.errors import DataError, RecipeError
-from steepest.train.checkpoint import load_weights
 from steepest.train.device import choose_device
-from steepest.train.folder import BEST, MODEL, OPTIONS, TRANSFORM
-from steepest.train.whole import replacing
+from steepest.train.files.checkpoint import load_weights
+from steepest.train.files.folder import BEST, MODEL, OPTIONS, TRANSFORM
+from steepest.train.files.whole import replacing
 
 Network = Callable[..., nn.Module]
 Weights = Literal["best", "last"]

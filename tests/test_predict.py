@@ -18,7 +18,7 @@ from steepest.data import Transform, delimited, read_table
 from steepest.errors import CheckpointError, DataError, RecipeError
 from steepest.predict import Predictor, load_predictor
 from steepest.recipes import table
-from steepest.train.checkpoint import load_weights, save_weights
+from steepest.train.files.checkpoint import load_weights, save_weights
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 IRIS, DIABETES = EXAMPLES / "iris.csv", EXAMPLES / "diabetes.csv"

@@ -51,7 +51,7 @@ def make_run(recipe: Callable[..., Any], name: str, options: Mapping[str, Any]) 
         RecipeError: that is no run.
     """
     from steepest.train import Run
-    from steepest.train.randomness import seed_all
+    from steepest.train.resumed.randomness import seed_all
 
     seed = options.get("seed", 0)
     if isinstance(seed, int):  # before the recipe makes its model; None asks for chance
@@ -70,8 +70,8 @@ def new_folder(folder: Path | None, name: str) -> Path:
     Raises:
         RecipeError: it holds an earlier run, or cannot be made.
     """
-    from steepest.train.folder import CHECKPOINTS, OPTIONS
-    from steepest.train.lock import LOCK
+    from steepest.train.files.folder import CHECKPOINTS, OPTIONS
+    from steepest.train.files.lock import LOCK
 
     try:
         if folder is not None:
@@ -113,7 +113,7 @@ def summary(report: "Report") -> str:
 
 def commands(recipe: str, run: "Run", report: "Report") -> str:
     """Return what a person may type next."""
-    from steepest.train.summary import schedule_of
+    from steepest.train.shown.summary import schedule_of
 
     folder = shlex.quote(str(report.folder))
     told = {}
@@ -137,7 +137,7 @@ def _numbers(row: dict[str, Any], names: Iterable[str]) -> list[str]:
 def _train(run: "Run", name: str, folder: Path) -> int:
     from steepest.train import RunError, Stopped
     from steepest.train import train as train_run
-    from steepest.train.folder import CHECKPOINTS
+    from steepest.train.files.folder import CHECKPOINTS
 
     try:
         report = train_run(run)

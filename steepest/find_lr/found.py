@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from steepest.train.checkpoint import write_whole
+from steepest.train.files.checkpoint import write_whole
 
 SHARE = 0.1  # of the steps: what a smoothed loss reaches back, and what the first level is made of
 DIVERGED = 4.0  # times the lowest smoothed loss

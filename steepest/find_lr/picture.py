@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steepest.train.checkpoint import write_whole
-from steepest.train.picture import TRAIN, VALIDATION, dress, new_picture, scale
+from steepest.train.files.checkpoint import write_whole
+from steepest.train.shown.picture import TRAIN, VALIDATION, dress, new_picture, scale
 
 if TYPE_CHECKING:
     from steepest.find_lr.found import FoundLR

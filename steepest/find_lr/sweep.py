@@ -18,8 +18,8 @@ from steepest.find_lr.trial import Trial
 from steepest.find_lr.untouched import untouched
 from steepest.train import Run, Stopped, choose_device
 from steepest.train.device import choose_threads, computing_with
-from steepest.train.progress import open_progress
-from steepest.train.randomness import seed_all
+from steepest.train.resumed.randomness import seed_all
+from steepest.train.shown.progress import open_progress
 from steepest.train.stop import StopSignals
 
 LEAST_STEPS = 20

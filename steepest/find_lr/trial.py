@@ -12,9 +12,9 @@ from steepest.clip import clip_grad_norm_
 from steepest.optim import Optimizer
 from steepest.train import Run
 from steepest.train.feed import Feed, Window
-from steepest.train.metrics import rows_of
+from steepest.train.measured.metrics import rows_of
 from steepest.train.precision import Precision
-from steepest.train.progress import Place
+from steepest.train.shown.progress import Place
 
 ROWS = 16  # at least so many tell the loss at an lr: single rows differ too much
 

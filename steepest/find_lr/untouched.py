@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from steepest.train import Run
-from steepest.train.randomness import random_state, set_random_state
+from steepest.train.resumed.randomness import random_state, set_random_state
 
 Back = Callable[[], None]
 CONTAINERS = (list, dict, set, deque, bytearray, Tensor)

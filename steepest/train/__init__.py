@@ -7,10 +7,10 @@ import sys
 from types import ModuleType
 
 from steepest.errors import RunError
-from steepest.train.checkpoint import load_checkpoint, save_checkpoint, save_model
 from steepest.train.device import choose_device
-from steepest.train.measures import OverAll, metrics_for, validate
-from steepest.train.metrics import Mean, MetricsFile, read_metrics
+from steepest.train.files.checkpoint import load_checkpoint, save_checkpoint, save_model
+from steepest.train.measured.measures import OverAll, metrics_for, validate
+from steepest.train.measured.metrics import Mean, MetricsFile, read_metrics
 from steepest.train.run import Report, Run
 from steepest.train.stop import Stopped
 from steepest.train.trainer import train

@@ -11,10 +11,10 @@ from steepest.data import DataLoader
 from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError
 from steepest.train.device import moved
-from steepest.train.metrics import rows_of
-from steepest.train.progress import Place
-from steepest.train.randomness import random_state, set_random_state
+from steepest.train.measured.metrics import rows_of
+from steepest.train.resumed.randomness import random_state, set_random_state
 from steepest.train.run import Run
+from steepest.train.shown.progress import Place
 
 Window = tuple[tuple[Any, float], ...]
 """The batches of one update, each with its share of the rows."""

@@ -14,25 +14,25 @@ from torch import Tensor
 
 from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError, SteepestError
-from steepest.train.advice import advice
-from steepest.train.best import Best
 from steepest.train.device import choose_threads, computing_with, moved
-from steepest.train.evaluation import evaluation
 from steepest.train.feed import Feed, Window
-from steepest.train.folder import METRICS, RUN, RunFolder, failing_the_run
-from steepest.train.measures import validate
-from steepest.train.metrics import Mean, rows_of
-from steepest.train.nonfinite import finding_lr, not_finite
-from steepest.train.opening import show_opening
+from steepest.train.files.folder import METRICS, RUN, RunFolder, failing_the_run
+from steepest.train.measured.best import Best
+from steepest.train.measured.evaluation import evaluation
+from steepest.train.measured.measures import validate
+from steepest.train.measured.metrics import Mean, rows_of
+from steepest.train.measured.nonfinite import finding_lr, not_finite
+from steepest.train.measured.watch import Watch
+from steepest.train.measured.weights import averaged
 from steepest.train.precision import Precision
-from steepest.train.progress import Place, open_progress
-from steepest.train.randomness import seed_all
-from steepest.train.resume import restore, state_of
+from steepest.train.resumed.randomness import seed_all
+from steepest.train.resumed.resume import restore, state_of
 from steepest.train.run import Report, Row, Run, Scheduler, length_of
+from steepest.train.shown.advice import advice
+from steepest.train.shown.opening import show_opening
+from steepest.train.shown.progress import Place, open_progress
+from steepest.train.shown.summary import summary_of
 from steepest.train.stop import Stopped, StopSignals
-from steepest.train.summary import summary_of
-from steepest.train.watch import Watch
-from steepest.train.weights import averaged
 
 LOOK_SECONDS = 0.005  # between two looks at the clock, which takes as long as counting an update
 LOOK_STEPS = 16  # at most, as updates may become slow

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from steepest.errors import RecipeError
 from steepest.optim import LBFGS, Optimizer
 from steepest.train.device import choose_device
-from steepest.train.loggers import LOGGERS
-from steepest.train.measures import Measure
+from steepest.train.measured.measures import Measure
 from steepest.train.precision import PRECISIONS
-from steepest.train.randomness import check_seed
+from steepest.train.resumed.randomness import check_seed
+from steepest.train.shown.loggers import LOGGERS
 
 Row = dict[str, Any]
 

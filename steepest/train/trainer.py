@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from steepest.clip import clip_grad_norm_
 from steepest.errors import RecipeError
-from steepest.train.compiled import CompiledStep
+from steepest.train.compiled.step import CompiledStep
 from steepest.train.device import choose_device
 from steepest.train.precision import Precision
 from steepest.train.record import Record

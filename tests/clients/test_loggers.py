@@ -10,7 +10,7 @@ from torch import nn
 from steepest import optim
 from steepest.data import Batches
 from steepest.train import Run, RunError, read_metrics, train
-from steepest.train.loggers import numbers_of
+from steepest.train.shown.loggers import numbers_of
 
 OPTIONS = {"recipe": "mine", "options": {"lr": 0.05, "hidden": (8, 8), "data": None}}
 

@@ -14,8 +14,8 @@ from steepest.cli import main
 from steepest.report import read_run
 from steepest.report.kept import EVALUATION, LOCK, METRICS, OPTIONS, RUN
 from steepest.report.listing import since
-from steepest.train import folder as contract
-from steepest.train import lock
+from steepest.train.files import folder as contract
+from steepest.train.files import lock
 
 folders = runpy.run_path(str(Path(__file__).with_name("folders.py")))
 write_run, metrics = folders["write_run"], folders["metrics"]

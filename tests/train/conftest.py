@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from steepest import optim
 from steepest.data import Batches
-from steepest.train import Report, Run, picture, read_metrics
+from steepest.train import Report, Run, read_metrics
+from steepest.train.shown import picture
 
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)

@@ -11,7 +11,7 @@ import torch
 
 from steepest.recipes import line
 from steepest.train import read_metrics, train
-from steepest.train.advice import advice
+from steepest.train.shown.advice import advice
 
 
 def epochs(losses: list[float | None]) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from steepest import optim
 from steepest.data import Batches
 from steepest.train import Stopped, read_metrics, train, validate
-from steepest.train.checkpoint import load_weights
-from steepest.train.weights import averaged
+from steepest.train.files.checkpoint import load_weights
+from steepest.train.measured.weights import averaged
 
 
 def mixed(p: Any) -> optim.Optimizer:

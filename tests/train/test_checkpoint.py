@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from steepest.errors import CheckpointError
-from steepest.train import sealed
-from steepest.train.checkpoint import (
+from steepest.train.files import sealed
+from steepest.train.files.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,

@@ -23,14 +23,14 @@ import torch
 from torch import nn
 
 from steepest.errors import CheckpointError
-from steepest.train.checkpoint import (
+from steepest.train.files.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
     save_model,
     write_whole,
 )
-from steepest.train.sealed import HEAD_BYTES
+from steepest.train.files.sealed import HEAD_BYTES
 
 STATE = {
     "model": {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor(2, dtype=torch.int8)},
@@ -111,7 +111,7 @@ def test_bytes_after_the_end_are_refused(path: Path, more: bytes):
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(path: Path, monkeypatch):
-    from steepest.train import unsealed
+    from steepest.train.files import unsealed
 
     read = unsealed._read_tensors
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from steepest.errors import CheckpointError
-from steepest.train.checkpoint import load_checkpoint
-from steepest.train.sealed import SEAL
+from steepest.train.files.checkpoint import load_checkpoint
+from steepest.train.files.sealed import SEAL
 
 
 def refusal(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steepest.train.checkpoint import load_checkpoint, load_weights
+from steepest.train.files.checkpoint import load_checkpoint, load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 

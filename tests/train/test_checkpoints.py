@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from steepest.errors import CheckpointError, RecipeError
-from steepest.train.checkpoints import Checkpoints, locked
-from steepest.train.sealed import Sealed
+from steepest.train.files.checkpoints import Checkpoints, locked
+from steepest.train.files.sealed import Sealed
 
 
 @pytest.fixture

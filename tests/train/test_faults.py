@@ -24,8 +24,8 @@ from torch import nn
 from steepest.cli import main
 from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train import Stopped, load_checkpoint, read_metrics, save_checkpoint, train
-from steepest.train.checkpoints import Checkpoints
-from steepest.train.metrics import MetricsFile
+from steepest.train.files.checkpoints import Checkpoints
+from steepest.train.measured.metrics import MetricsFile
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 forks = pytest.mark.skipif(

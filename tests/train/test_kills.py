@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from steepest import data, optim, schedules
-from steepest.train import Run, load_checkpoint, metrics_for, picture, train
-from steepest.train.checkpoints import Checkpoints
+from steepest.train import Run, load_checkpoint, metrics_for, train
+from steepest.train.files.checkpoints import Checkpoints
 from steepest.train.record import Record
+from steepest.train.shown import picture
 
 X = torch.randn(28, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from steepest.errors import RecipeError
-from steepest.train import Stopped, loggers, read_metrics, train
-from steepest.train.loggers import Begun, numbers_of
+from steepest.train import Stopped, read_metrics, train
+from steepest.train.shown import loggers
+from steepest.train.shown.loggers import Begun, numbers_of
 
 
 def events(folder: Path) -> dict[str, dict[int, float]]:

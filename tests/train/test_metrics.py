@@ -9,8 +9,8 @@ import torch
 
 from steepest.errors import CheckpointError
 from steepest.train import Mean, MetricsFile, read_metrics
-from steepest.train.metrics import rows_of
-from steepest.train.picture import draw_losses
+from steepest.train.measured.metrics import rows_of
+from steepest.train.shown.picture import draw_losses
 
 
 def test_a_mean_is_weighted():

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from steepest.data import Batches
 from steepest.train import RunError, read_metrics, record, train
-from steepest.train.checkpoints import Checkpoints
-from steepest.train.metrics import Mean
+from steepest.train.files.checkpoints import Checkpoints
+from steepest.train.measured.metrics import Mean
 
 
 class Log(nn.Module):
@@ -210,7 +210,7 @@ def test_no_parameter_has_seen_it_and_the_last_checkpoint_is_whole(
 
 
 def test_looking_for_it_changes_no_buffer_and_leaves_no_hook():
-    from steepest.train.nonfinite import culprit
+    from steepest.train.measured.nonfinite import culprit
 
     model = net(Log())
     before = {name: v.clone() for name, v in model.state_dict().items()}

@@ -12,7 +12,7 @@ from steepest import optim
 from steepest.data import Batches
 from steepest.errors import RecipeError
 from steepest.train import Stopped, read_metrics, train
-from steepest.train.checkpoints import Checkpoints
+from steepest.train.files.checkpoints import Checkpoints
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {

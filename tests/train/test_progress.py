@@ -11,8 +11,8 @@ from torch import nn
 
 from steepest.data import Batches
 from steepest.train import Run, record, train
-from steepest.train import progress as progress_module
-from steepest.train.progress import Bar, Lines, Nothing, Place, open_progress
+from steepest.train.shown import progress as progress_module
+from steepest.train.shown.progress import Bar, Lines, Nothing, Place, open_progress
 
 
 class Clock:

@@ -20,11 +20,11 @@ from steepest.train import (
     Run,
     RunError,
     Stopped,
-    picture,
     read_metrics,
     train,
 )
-from steepest.train.checkpoints import Checkpoints
+from steepest.train.files.checkpoints import Checkpoints
+from steepest.train.shown import picture
 
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)

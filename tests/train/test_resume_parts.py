@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from steepest import optim, schedules
 from steepest.errors import CheckpointError
-from steepest.train import Run, RunError, Stopped, graph, record, train
-from steepest.train.checkpoints import Checkpoints
+from steepest.train import Run, RunError, Stopped, record, train
+from steepest.train.compiled import graph
+from steepest.train.files.checkpoints import Checkpoints
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,9 @@ from steepest import optim, schedules
 from steepest.data import Batches, Stream
 from steepest.data.blocks import BlockWriter, Field
 from steepest.errors import CheckpointError
-from steepest.train import Stopped, read_metrics, resume, train
-from steepest.train.checkpoints import Checkpoints
+from steepest.train import Stopped, read_metrics, train
+from steepest.train.files.checkpoints import Checkpoints
+from steepest.train.resumed import resume
 
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)

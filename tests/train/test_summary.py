@@ -19,7 +19,7 @@ from steepest.data import Batches
 from steepest.errors import RecipeError
 from steepest.train import RunError, Stopped, read_metrics, train
 from steepest.train.device import choose_threads
-from steepest.train.progress import Bar, Lines, Place
+from steepest.train.shown.progress import Bar, Lines, Place
 
 
 def mlp() -> nn.Module:

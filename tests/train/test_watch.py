@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from steepest import optim
 from steepest.data import Batches
-from steepest.train import read_metrics, train, watch
+from steepest.train import read_metrics, train
+from steepest.train.measured import watch
 
 
 class Parts(nn.Module):

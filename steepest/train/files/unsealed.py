@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steepest import __version__
 from steepest.errors import CheckpointError
-from steepest.train.sealed import (
+from steepest.train.files.sealed import (
     DTYPES,
     HEAD,
     HEAD_BYTES,
@@ -26,7 +26,7 @@ from steepest.train.sealed import (
     hashing,
     is_name,
 )
-from steepest.train.whole import open_plain
+from steepest.train.files.whole import open_plain
 
 OLD_SEAL = b"steepest checkpoint 1\n"  # before the first release; a SHA-256 follows
 OLD_SEAL_BYTES = len(OLD_SEAL) + 32

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from steepest.data.ordered import Ordered
 from steepest.errors import RunError
-from steepest.train.metrics import rows_of
-from steepest.train.progress import Place
+from steepest.train.measured.metrics import rows_of
 from steepest.train.run import Run
+from steepest.train.shown.progress import Place
 
 MOST_ROWS = 5  # named in a sentence
 

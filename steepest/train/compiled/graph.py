@@ -24,8 +24,8 @@ from steepest.errors import RecipeError, RunError
 from steepest.kernels import cpu
 from steepest.kernels.launch import Job, describe, pointers
 from steepest.kernels.tensors import unfit
-from steepest.train.hosted import Hosted
-from steepest.train.traced import FIRST_GRADIENT, Step
+from steepest.train.compiled.hosted import Hosted
+from steepest.train.compiled.traced import FIRST_GRADIENT, Step
 
 ATTEMPTS = 4
 """How often a graph may be made anew, step after step, before it is given up."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import RecipeError
-from steepest.train.metrics import Mean, rows_of
+from steepest.train.measured.metrics import Mean, rows_of
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from steepest.train.checkpoint import write_whole
+from steepest.train.files.checkpoint import write_whole
 
 Row = dict[str, Any]
 Line = tuple[list[float], list[float]]

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import CheckpointError
-from steepest.train.sealed import check_dense, where
+from steepest.train.files.sealed import check_dense, where
 
 Place = tuple[object, ...]  # the keys that lead to a value
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.train.measured.weights import copied
 from steepest.train.run import Run
-from steepest.train.weights import copied
 
 MOST_POINTS = 2000
 MOST_CLASSES = 100

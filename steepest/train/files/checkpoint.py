@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import CheckpointError
-from steepest.train.sealed import Sealed, check_dense, where
-from steepest.train.tree import Place, check_finite, flatten, unflatten
-from steepest.train.unsealed import read_sealed
-from steepest.train.whole import first_line, replacing, write_whole
+from steepest.train.files.sealed import Sealed, check_dense, where
+from steepest.train.files.tree import Place, check_finite, flatten, unflatten
+from steepest.train.files.unsealed import read_sealed
+from steepest.train.files.whole import first_line, replacing, write_whole
 
 __all__ = [
     "load_checkpoint",

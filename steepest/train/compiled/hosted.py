@@ -16,7 +16,7 @@ from steepest.formula.shapes import MATRIX
 from steepest.optim import Optimizer
 from steepest.optim.placing import numbers_of
 from steepest.optim.update import Update
-from steepest.train.traced import Layout, Row, states_of
+from steepest.train.compiled.traced import Layout, Row, states_of
 
 
 def refuse(model: nn.Module, optimizer: torch.optim.Optimizer) -> Optimizer:

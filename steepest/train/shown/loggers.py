@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from steepest.errors import RecipeError
-from steepest.train.whole import read_plain, write_whole
+from steepest.train.files.whole import read_plain, write_whole
 
 Row = Mapping[str, Any]
 PLACES = ("kind", "epoch", "step", "samples", "seconds")

@@ -14,7 +14,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from steepest.errors import CheckpointError
-from steepest.train.whole import open_plain, why_unwritten, write_whole
+from steepest.train.files.whole import open_plain, why_unwritten, write_whole
 
 PENDING = 100
 MOST_OF_A_ROW = 2**24  # bytes; a row tells two numbers of each parameter

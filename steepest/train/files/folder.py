@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from steepest.errors import CheckpointError, RecipeError, RunError
-from steepest.train.checkpoint import save_weights, write_whole
-from steepest.train.checkpoints import Checkpoints, locked
-from steepest.train.loggers import Loggers
-from steepest.train.metrics import MetricsFile, finite, read_metrics
+from steepest.train.files.checkpoint import save_weights, write_whole
+from steepest.train.files.checkpoints import Checkpoints, locked
+from steepest.train.measured.metrics import MetricsFile, finite, read_metrics
 from steepest.train.run import Row, Run
+from steepest.train.shown.loggers import Loggers
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -128,7 +128,7 @@ class RunFolder:
         evaluation: Mapping[str, Any] | None,
     ) -> None:
         """Write the models, what the best predicts of the validation rows, and the picture."""
-        from steepest.train.picture import draw_losses  # matplotlib takes its time
+        from steepest.train.shown.picture import draw_losses  # matplotlib takes its time
 
         with failing_the_run():
             save_weights(self.path / MODEL, weights)

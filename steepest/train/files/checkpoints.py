@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steepest.errors import CheckpointError
-from steepest.train.checkpoint import load_checkpoint, save_checkpoint
-from steepest.train.lock import locked
-from steepest.train.tree import Place
-from steepest.train.whole import sync
+from steepest.train.files.checkpoint import load_checkpoint, save_checkpoint
+from steepest.train.files.lock import locked
+from steepest.train.files.tree import Place
+from steepest.train.files.whole import sync
 
 __all__ = ["Checkpoints", "Newest", "locked"]
 

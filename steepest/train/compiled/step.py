@@ -17,10 +17,10 @@ from steepest.errors import HyperparameterError, RecipeError, RunError
 from steepest.formula.extras import NORMS
 from steepest.optim.around import Around
 from steepest.optim.update import Update
-from steepest.train.graph import Graph
-from steepest.train.hosted import Hosted, caught_up, refuse
-from steepest.train.randomness import random_state, set_random_state
-from steepest.train.traced import Layout, traced
+from steepest.train.compiled.graph import Graph
+from steepest.train.compiled.hosted import Hosted, caught_up, refuse
+from steepest.train.compiled.traced import Layout, traced
+from steepest.train.resumed.randomness import random_state, set_random_state
 
 CHECKED = 256
 """Every so many steps torch looks at everything that the graph was made from."""

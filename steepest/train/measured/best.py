@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from steepest.train.measured.weights import copied
 from steepest.train.run import Row, Run
-from steepest.train.weights import copied
 
 
 class Best:

@@ -1,0 +1,1 @@
+"""An update as one compiled graph."""
