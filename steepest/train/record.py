@@ -17,6 +17,7 @@ from steepest.errors import RecipeError, SteepestError
 from steepest.train.device import choose_threads, computing_with, moved
 from steepest.train.feed import Feed, Window
 from steepest.train.files.folder import METRICS, RUN, RunFolder, failing_the_run
+from steepest.train.kinds import Row, Scheduler, length_of
 from steepest.train.measured.best import Best
 from steepest.train.measured.evaluation import evaluation
 from steepest.train.measured.measures import validate
@@ -27,7 +28,7 @@ from steepest.train.measured.weights import averaged
 from steepest.train.precision import Precision
 from steepest.train.resumed.randomness import seed_all
 from steepest.train.resumed.resume import restore, state_of
-from steepest.train.run import Report, Row, Run, Scheduler, length_of
+from steepest.train.run import Report, Run
 from steepest.train.shown.advice import advice
 from steepest.train.shown.opening import show_opening
 from steepest.train.shown.progress import Place, open_progress

@@ -14,9 +14,10 @@ from steepest.clip import clip_grad_norm_
 from steepest.errors import RecipeError
 from steepest.train.compiled.step import CompiledStep
 from steepest.train.device import choose_device
+from steepest.train.kinds import Row, Scheduler
 from steepest.train.precision import Precision
 from steepest.train.record import Record
-from steepest.train.run import Report, Row, Run, Scheduler
+from steepest.train.run import Report, Run
 
 
 def train(run: Run) -> Report:

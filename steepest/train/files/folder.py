@@ -9,8 +9,9 @@ from typing import Any
 from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train.files.checkpoint import save_weights, write_whole
 from steepest.train.files.checkpoints import Checkpoints, locked
+from steepest.train.kinds import Row
 from steepest.train.measured.metrics import MetricsFile, finite, read_metrics
-from steepest.train.run import Row, Run
+from steepest.train.run import Run
 from steepest.train.shown.loggers import Loggers
 
 CHECKPOINTS = "checkpoints"

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from steepest.train.kinds import Row
 from steepest.train.measured.weights import copied
-from steepest.train.run import Row, Run
+from steepest.train.run import Run
 
 
 class Best:

@@ -11,11 +11,12 @@ from torch.utils.data import TensorDataset
 
 from steepest.errors import CheckpointError
 from steepest.optim import Optimizer
+from steepest.train.kinds import Scheduler
 from steepest.train.precision import Precision
 from steepest.train.resumed.randomness import generators
 from steepest.train.resumed.settings import scheduler_options, settings_of
 from steepest.train.resumed.sound import check_fit, check_parts
-from steepest.train.run import Run, Scheduler
+from steepest.train.run import Run
 
 
 def state_of(run: Run, precision: Precision, kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import torch
 
 from steepest.data import Batches
 from steepest.optim import Optimizer
-from steepest.train.run import Run, Scheduler, length_of
+from steepest.train.kinds import Scheduler, length_of
+from steepest.train.run import Run
 
 MOST_SAMPLED = 1024  # rows that tell data apart
 MOST_BATCHES = 16  # of a list

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from steepest.errors import CheckpointError
-from steepest.train.run import Run, Scheduler, length_of
+from steepest.train.kinds import Scheduler, length_of
+from steepest.train.run import Run
 
 MOST = 2**62  # of whatever is counted
 LONGEST = 10_000  # characters of a setting

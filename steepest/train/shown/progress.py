@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
-Row = dict[str, Any]
+from steepest.train.kinds import Row
 
 BAR_SECONDS = 0.2  # between two drawings
 LINE_SECONDS = 1.0  # at least, between two lines

@@ -8,8 +8,9 @@ from torch import nn
 
 from steepest.data.ordered import Ordered
 from steepest.optim import Optimizer
+from steepest.train.kinds import Scheduler, length_of
 from steepest.train.resumed.settings import around_options, scheduler_options
-from steepest.train.run import Run, Scheduler, length_of
+from steepest.train.run import Run
 
 HOW = {"foreach", "fused", "capturable", "differentiable", "maximize"}
 """Options of torch's that tell nothing unless they are set."""
