@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.data.ordered import Ordered
 from steepest.errors import RecipeError, SteepestError
-from steepest.train.device import choose_threads, computing_with, moved
+from steepest.train.clock import Clock
+from steepest.train.device import choose_threads, computing_with
 from steepest.train.feed import Feed, Window
 from steepest.train.files.folder import METRICS, RUN, RunFolder, failing_the_run
 from steepest.train.kinds import Row, Scheduler, length_of
 from steepest.train.measured.best import Best
 from steepest.train.measured.evaluation import evaluation
-from steepest.train.measured.measures import validate
 from steepest.train.measured.metrics import Mean, rows_of
 from steepest.train.measured.nonfinite import finding_lr, not_finite
+from steepest.train.measured.validation import Validation
 from steepest.train.measured.watch import Watch
 from steepest.train.measured.weights import averaged
 from steepest.train.precision import Precision
@@ -34,9 +34,6 @@ from steepest.train.shown.opening import show_opening
 from steepest.train.shown.progress import Place, open_progress
 from steepest.train.shown.summary import summary_of
 from steepest.train.stop import Stopped, StopSignals
-
-LOOK_SECONDS = 0.005  # between two looks at the clock, which takes as long as counting an update
-LOOK_STEPS = 16  # at most, as updates may become slow
 
 
 class Record:
@@ -57,23 +54,19 @@ class Record:
         self.history: list[Row] = []
         self.best = Best(run)
         self.feed = Feed(run, device)
-        validation = run.validation
-        self._ordered = validation if isinstance(validation, Ordered) else None
+        self.validation = Validation(run, device, precision, self.feed)
+        self.clock = Clock(run, self.place)
         self._windows = self.feed.windows(self.place)
         self.watch = Watch(run.model, run.optimizer)
         self.files: RunFolder | None = None
         self._epoch_loss = Mean()
         self._window = Mean()  # the loss since the last "step" row of the metrics
         self._window_loss = math.nan
-        self._validated = -1  # the updates done at the last validation
-        self._found: Row = {}  # and what it measured
         self._saved: tuple[int, ...] | None = None  # the place of the last checkpoint
         self._save_epoch = False
-        self._seconds_before = 0.0
-        self._begin = perf_counter()
         self._rows_before = 0
         self._started = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._signals = StopSignals(self._hurry)
+        self._signals = StopSignals(self.clock.hurry)
         self._within = ExitStack()
 
     def __enter__(self) -> "Record":
@@ -97,15 +90,8 @@ class Record:
         self._within.enter_context(computing_with(self.threads, run.deterministic))
         self._progress = open_progress(run.name, self.place, shown=run.progress)
         self._within.callback(self._progress.close)
-        self._next_step, self._next_look = self._rare_step(), 0
-        self._begin = perf_counter()
-        self._looked = (self.place.step, self._begin)
-        self._next_draw = self._begin + self._progress.seconds
-        self._next_save = self._begin + run.checkpoint_seconds if self.files else math.inf
-        left = math.inf if run.seconds is None else run.seconds - self._seconds_before
-        self._last = self._begin + left
-        self._due = min(self._next_draw, self._next_save, self._last)
-        self._signals.listen()  # which sets what is due
+        self.clock.start(self._progress.seconds)
+        self._signals.listen()
         self._within.callback(self._signals.restore)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
@@ -129,7 +115,7 @@ class Record:
         """
         if self._save_epoch:
             self._save()
-        if perf_counter() >= self._due:
+        if self.clock.rings:
             self._look()
         return not self.ended()
 
@@ -160,15 +146,11 @@ class Record:
         """Count an update, and log some of them; tell whether to look at what is due."""
         place = self.place
         place.step += 1
-        if place.step < self._next_look:
+        if place.step < self.clock.next_look:
             return False
-        looks = place.step >= self._next_step or perf_counter() >= self._due
-        if looks:
-            if place.step % self.run.log_steps == 0:
-                self._log_window()
-            self._next_step = self._rare_step()
-        self._pace()
-        return looks
+        if place.step % self.run.log_steps == 0:
+            self._log_window()
+        return self.clock.due()
 
     def validation_due(self) -> bool:
         """Tell whether validation comes every so many updates, and does now."""
@@ -178,20 +160,20 @@ class Record:
     def ended(self) -> str | None:
         """Return what ends the run here: "epochs", "steps", "seconds" or "patience"; or None."""
         if self.run.seconds is not None:
-            self.place.elapsed = self.seconds
+            self.place.elapsed = self.clock.seconds
         return self.place.ended() or ("patience" if self.best.exhausted else None)
 
     def validate(self) -> Row:
         """Measure the validation batches within an epoch; return the row."""
         row = self._row("validation", self.place.epoch + 1)
-        row |= self._measured()
+        row |= self.validation.measure(self.place.step)
         self._note(row)
         return row
 
     def epoch(self) -> Row:
         """Close an epoch, with a validation unless those come by updates; return its row."""
         run = self.run
-        measured = self._measured(interruptible=True) if run.validate_steps is None else {}
+        measured = self._measured() if run.validate_steps is None else {}
         self.place.epoch += 1
         self.place.batch = 0
         row = self._close(self.place.epoch) | measured
@@ -207,11 +189,11 @@ class Record:
 
         `notes` are for the report's reader.
         """
-        run, seconds, ended = self.run, self.seconds, self.ended() or "epochs"
+        run, seconds, ended = self.run, self.clock.seconds, self.ended() or "epochs"
         if self.files is not None:
             self._save()  # before what a longer, unbroken run would not have
-        due = self._validated != self.place.step
-        measured = self._measured() if due else self._found
+        due = self.validation.step != self.place.step
+        measured = self.validation.measure(self.place.step) if due else self.validation.found
         if self.place.batch:
             self.history.append(self._close(self.place.epoch + 1) | measured)
             self._note(self.history[-1])
@@ -221,7 +203,7 @@ class Record:
                 self._note(self._row("validation", self.place.epoch) | measured)
         with averaged(run.optimizer):
             if self.files is not None:
-                found = evaluation(run, self.best.weights, self._held_out())
+                found = evaluation(run, self.best.weights, self.validation.batches())
                 self.files.finish(run.model.state_dict(), self.best.weights, found)
             result = "" if run.result is None else run.result(run.model)
         rows = self.history
@@ -241,15 +223,10 @@ class Record:
             notes=(*notes, *filter(None, [advice(rows, finding_lr(run))])),
         )
 
-    @property
-    def seconds(self) -> float:
-        """The time taken so far, in seconds, all parts of a resumed run together."""
-        return self._seconds_before + perf_counter() - self._begin
-
     # ---- rows --------------------------------------------------------------------------------
 
     def _row(self, kind: str, epoch: int) -> Row:
-        place, seconds = self.place, round(self.seconds, 3)
+        place, seconds = self.place, round(self.clock.seconds, 3)
         row = {"kind": kind, "epoch": epoch, "step": place.step, "samples": place.samples}
         return row | {"seconds": seconds}
 
@@ -265,41 +242,17 @@ class Record:
         if self.files is not None:
             self.files.write(row)
 
-    def _measured(self, *, interruptible: bool = False) -> Row:
-        """Return what validation measures, with the averages that the optimizer keeps.
+    def _measured(self) -> Row:
+        """Return what validation measures; a wish to stop is granted between two of its batches.
 
-        The training goes on as without it, whatever random numbers its batches draw. A wish
-        to stop is granted between two batches where the epoch's end would measure again.
+        That is so where the epoch's end would measure again.
         """
-        run = self.run
-        if run.validation is None:
-            return {}
-        random = self.feed.random()
-        batches = self._until_asked() if interruptible else self._held_out()
         try:
-            with averaged(run.optimizer):
-                forward = self.precision.forward
-                found = validate(run.model, run.loss_fn, batches, run.metrics, forward=forward)
+            return self.validation.measure(self.place.step, self._raise_if_asked)
         except Stopped:
-            self.feed.set_random(random)
             if self.files is not None:
                 self._save()
             raise
-        self.feed.set_random(random)
-        self._validated = self.place.step
-        self._found = {f"validation_{name}": value for name, value in found.items()}
-        return self._found
-
-    def _held_out(self) -> Iterator[Any]:
-        """Hand out the validation batches, every time in the same order where they have one."""
-        batches = self.run.validation if self._ordered is None else self._ordered.epoch(0)
-        return moved(() if batches is None else batches, self.device)
-
-    def _until_asked(self) -> Iterator[Any]:
-        for batch in self._held_out():
-            if self._signals.asked is not None:
-                raise Stopped(self.place.step, self._signals.asked)
-            yield batch
 
     def _note(self, row: Row) -> None:
         """Write and show a row; look whether it is the best one, if it measures that."""
@@ -372,8 +325,8 @@ class Record:
         self.history = list(kept["history"])
         self.best.load(kept["best"])
         self._epoch_loss, self._window = Mean(*kept["epoch_loss"]), Mean(*kept["window"])
-        self._seconds_before = place.elapsed = kept["seconds"]
-        self._validated, self._found = kept["validated"], kept["found"]
+        self.clock.before = place.elapsed = kept["seconds"]
+        self.validation.step, self.validation.found = kept["validated"], kept["found"]
         self._rows_before = kept["rows"]
         self._started = kept["started"]
         self.feed.resume(kept, place)
@@ -384,7 +337,7 @@ class Record:
         assert self.files is not None
         place = self.place
         here = (place.epoch, place.batch, place.step, place.samples)
-        self._next_save = perf_counter() + self.run.checkpoint_seconds
+        self.clock.next_save = perf_counter() + self.run.checkpoint_seconds
         self._save_epoch = False
         if here == self._saved:
             return
@@ -403,9 +356,9 @@ class Record:
             "best": self.best.state(),
             "epoch_loss": [self._epoch_loss.total, self._epoch_loss.rows],
             "window": [self._window.total, self._window.rows],
-            "seconds": self.seconds,
-            "validated": self._validated,
-            "found": self._found,
+            "seconds": self.clock.seconds,
+            "validated": self.validation.step,
+            "found": self.validation.found,
             "rows": self.files.metrics.rows,
             "started": self._started,
             "epoch_random": self.feed.epoch_random,
@@ -417,7 +370,7 @@ class Record:
         """Write run.json, which `steepest runs` and the report read."""
         assert self.files is not None
         told = {"name": self.run.name, "status": status, "started": self._started}
-        told["seconds"] = round(self.seconds, 3)
+        told["seconds"] = round(self.clock.seconds, 3)
         best = None
         if self.best.row is not None:
             where = {key: self.best.row[key] for key in ("epoch", "step")}
@@ -428,49 +381,25 @@ class Record:
 
     # ---- time --------------------------------------------------------------------------------
 
-    def _rare_step(self) -> int:
-        """Return the next update after which something rare happens."""
-        run, step = self.run, self.place.step
-        logged = run.log_steps
-        self.watching = self.files is not None and (step + 1) % logged == 0
-        every = (logged, run.validate_steps or logged)
-        rare = [step - step % n + n for n in every]
-        rare.append(step - (step + 1) % logged + logged)  # before the update that is watched
-        return min(*rare, run.steps) if run.steps is not None and run.steps > step else min(rare)
-
-    def _pace(self) -> None:
-        """Set after how many updates to look at the clock: as many as take a few milliseconds."""
-        (step, then), now = self._looked, perf_counter()
-        self._looked = (self.place.step, now)
-        few = LOOK_SECONDS * (self.place.step - step) / max(now - then, 1e-9)
-        few = min(max(1, int(few)), LOOK_STEPS)
-        self._next_look = min(self._next_step, self.place.step + few)
-        if self._signals.asked is not None:  # meanwhile
-            self._next_look = 0
-
     def _look(self) -> None:
-        now = perf_counter()
-        self.place.elapsed = self.seconds
-        if now >= self._next_draw:
+        clock, now = self.clock, perf_counter()
+        self.place.elapsed = clock.seconds
+        if now >= clock.next_draw:
             loss = self._mean() if self._window.rows else self._window_loss
             self._progress.draw(self.place, loss, self._lr())
-            self._next_draw = now + self._progress.seconds
+            clock.next_draw = now + self._progress.seconds
             if self.files is not None:
                 self.files.flush()
-        if now >= self._next_save:
+        if now >= clock.next_save:
             self._save()
-        self._due = min(self._next_draw, self._next_save, self._last)
-        self._stop_if_asked()  # last: a wish that came meanwhile has set what is due, too
+        clock.set()
+        if self._signals.asked is not None and self.files is not None:
+            self._save()
+        self._raise_if_asked()
 
     def _lr(self) -> float:
         return float(self.run.optimizer.param_groups[0]["lr"])
 
-    def _hurry(self) -> None:
-        self._due, self._next_look = -math.inf, 0
-
-    def _stop_if_asked(self) -> None:
-        if self._signals.asked is None:
-            return
-        if self.files is not None:
-            self._save()
-        raise Stopped(self.place.step, self._signals.asked)
+    def _raise_if_asked(self) -> None:
+        if self._signals.asked is not None:
+            raise Stopped(self.place.step, self._signals.asked)

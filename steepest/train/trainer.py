@@ -48,7 +48,7 @@ def train(run: Run) -> Report:
                     scale_lr(optimizer, schedule(record.place.step))
                 if compiled is not None:  # all five in one graph
                     (((*inputs, target), _),) = window
-                    if record.watching:
+                    if record.clock.watching:
                         record.watch.before(precision.scale)
                     record.loss(compiled(inputs, target), inputs, target)
                     record.watch.take(compiled.gradient_norm)
@@ -59,7 +59,7 @@ def train(run: Run) -> Report:
                         loss = loss_fn(prediction, target)  # 2. loss
                         record.loss(loss, inputs, target)
                         precision.scaled(loss, share).backward()  # 3. backward
-                    if record.watching:
+                    if record.clock.watching:
                         record.watch.before(precision.scale)
                     if run.clip_norm is not None:
                         precision.unscale(optimizer)

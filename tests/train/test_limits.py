@@ -11,6 +11,7 @@ from torchmetrics.regression import MeanAbsoluteError, R2Score
 from steepest import optim, schedules
 from steepest.errors import CheckpointError, RecipeError
 from steepest.train import Stopped, read_metrics, record, train
+from steepest.train import clock as clock_module
 
 
 class Clock:
@@ -25,7 +26,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(record, "perf_counter", clock)
+    for module in (record, clock_module):
+        monkeypatch.setattr(module, "perf_counter", clock)
     return clock
 
 

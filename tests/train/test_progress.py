@@ -11,6 +11,7 @@ from torch import nn
 
 from steepest.data import Batches
 from steepest.train import Run, record, train
+from steepest.train import clock as clock_module
 from steepest.train.shown import progress as progress_module
 from steepest.train.shown.progress import Bar, Lines, Nothing, Place, open_progress
 
@@ -152,7 +153,7 @@ def test_a_bar_is_drawn_about_ten_times_a_second_and_a_log_at_most_once():
 def test_drawing_goes_by_the_clock(monkeypatch: pytest.MonkeyPatch, seconds: float, drawn: int):
     counted = Counted(seconds)
     monkeypatch.setattr(record, "open_progress", lambda *_, **__: counted)
-    monkeypatch.setattr(record, "LOOK_SECONDS", 0.0)  # at the clock, after every update
+    monkeypatch.setattr(clock_module, "LOOK_SECONDS", 0.0)  # at the clock, after every update
     model = nn.Linear(1, 1)
     batches = Batches(torch.zeros(10, 1), torch.zeros(10, 1), batch_size=1)
     optimizer = torch.optim.SGD(model.parameters())
@@ -167,8 +168,9 @@ def test_the_clock_is_looked_at_after_as_many_updates_as_take_a_few_milliseconds
 ):
     counted, time = Counted(0.0), [1.0]
     monkeypatch.setattr(record, "open_progress", lambda *_, **__: counted)
-    monkeypatch.setattr(record, "perf_counter", lambda: time[0])
-    monkeypatch.setattr(record, "LOOK_SECONDS", 0.0055)
+    for module in (record, clock_module):
+        monkeypatch.setattr(module, "perf_counter", lambda: time[0])
+    monkeypatch.setattr(clock_module, "LOOK_SECONDS", 0.0055)
 
     def loss_fn(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         time[0] += milliseconds / 1000
