@@ -8,7 +8,7 @@ Everyone trains the same model on the same 10,000 rows with the same optimizer, 
 others after each epoch (loops by hand and ours measure MSE, MAE and R2, too); a figure is the time
 from the first batch to the end of the last epoch, divided by the training batches. Candidates take
 turns, in one process and on one thread; what needs a process of its own (Keras) has its turn in
-that, and as many threads as it takes.
+that, on one core.
 
     plain     the loop that everybody writes: DataLoader(TensorDataset, shuffle=True), torch.optim
     memory    the same loop over batches in memory (`Batches`), torch.optim

@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # JAX counts cores before it takes threads
 
 import keras
 import numpy as np
