@@ -20,8 +20,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # JAX counts cores before it takes threads
 
-import keras
-import numpy as np
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
 
 
 class Clock(keras.callbacks.Callback):

@@ -1,0 +1,66 @@
+"""The codes: what each mistake is, why it matters, and what mends it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """A mistake that the watch knows.
+
+    Attributes:
+        title: the mistake in a few words.
+        why: what it costs.
+        mend: a line or two of code without it.
+        is_fact: whether it needs no threshold; else it is a symptom, shown when asked for.
+    """
+
+    title: str
+    why: str
+    mend: str
+    is_fact: bool = True
+
+
+CODES = {
+    # gradients
+    "SC101": Code(
+        "zero_grad is missing",
+        "Each update then uses the sum of all gradients so far, as if momentum were 1.",
+        "optimizer.zero_grad()  # before each loss.backward()",
+    ),
+    "SC102": Code(
+        "gradients are cleared between backward and step",
+        "The update has no gradient: the model does not learn.",
+        "optimizer.zero_grad(); loss.backward(); optimizer.step()",
+    ),
+    "SC103": Code(
+        "a step without a backward",
+        "Without gradients nothing is updated.",
+        "loss.backward()  # before optimizer.step()",
+    ),
+    "SC104": Code(
+        "two steps for one backward",
+        "The second update goes on along an old gradient: the learning rate is twice what it says.",
+        "optimizer.step()  # once for each loss.backward()",
+    ),
+    "SC105": Code(
+        "a step changes nothing",
+        "The model does not learn, however long it trains.",
+        "torch.optim.SGD(model.parameters(), lr=0.01)  # an lr above 0",
+    ),
+    "SC106": Code(
+        "gradients are clipped after the step",
+        "The update has used the gradients as they were: nothing is clipped.",
+        "loss.backward(); clip_grad_norm_(model.parameters(), 1.0); optimizer.step()",
+    ),
+    "SC107": Code(
+        "gradients are clipped before unscale_",
+        "They are still multiplied by the scale, so that nearly all of each gradient is cut off.",
+        "scaler.unscale_(optimizer); clip_grad_norm_(model.parameters(), 1.0)",
+    ),
+    "SC108": Code(
+        "the loss is cut from the graph",
+        "No gradient reaches the parameters of the optimizer: they do not learn.",
+        "loss = loss_fn(model(x), y)  # no .detach(), .item(), .numpy() or no_grad() on the way",
+    ),
+}
+"""Every code: 1 gradients and steps, 2 parameters, 3 modes and losses, 4 schedules, 5 data."""

@@ -1,0 +1,78 @@
+"""Watch: rules that listen to a training loop, and what they have found."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steepest.check.finding import Finding
+from steepest.check.gradients import Gradients
+from steepest.check.taps import Rules, leave, listen
+from steepest.check.where import Place, here
+
+
+class FactError(Exception):
+    """A fact was found, where a watch is to stop at the first one."""
+
+
+class Watch:
+    """Listen to every optimizer, loss and scheduler, and to the models that are known.
+
+    It listens from its making, or within a `with`, until `close`.
+
+    Attributes:
+        models: the models whose parameters have names.
+        stop: whether the first fact raises `FactError`.
+    """
+
+    def __init__(self, models: Iterable[nn.Module] = (), *, stop: bool = False) -> None:
+        self.models = list(models)
+        self.stop = stop
+        self._found: dict[tuple[str, Place | None], Finding] = {}
+        self._names: dict[int, str] = {}
+        self._rules: list[Rules] = [Gradients(self.report, self.name)]
+        self._open = True
+        listen(self._rules)
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Listen no more; rules that need the end look once."""
+        if self._open:
+            self._open = False
+            leave(self._rules)
+            for rule in self._rules:
+                rule.finished()
+
+    def findings(self) -> list[Finding]:
+        """Return what was found, each mistake once for each line."""
+        return list(self._found.values())
+
+    def report(self, code: str, message: str, *, step: int, where: Place | None = None) -> None:
+        """Note a finding, at the user's line where none is given."""
+        where = where or here()
+        if (code, where) in self._found:
+            return
+        finding = Finding(step, code, message, where)
+        self._found[code, where] = finding
+        if self.stop and finding.is_fact:
+            raise FactError(str(finding))
+
+    def name(self, p: Tensor) -> str:
+        """Return a parameter's name in its model, or its shape."""
+        if id(p) not in self._names:
+            named = (pair for model in self.models for pair in model.named_parameters())
+            self._names = {id(q): name for name, q in named}
+        return self._names.get(id(p), f"a parameter of shape {tuple(p.shape)}")
+
+
+def watch(
+    model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None, **known: Any
+) -> Watch:
+    """Watch a training loop from here on; also a context manager."""
+    return Watch([] if model is None else [model])
