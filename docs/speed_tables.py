@@ -146,7 +146,7 @@ def _batch(r: dict[str, Any], name: str) -> str:
 
 def _above(r: dict[str, Any]) -> str:
     most, bare = r["targets"]["above"], r["microseconds"]["bare"]
-    target = max(most["microseconds"], most["share"] * bare)
+    target = round(max(most["microseconds"], most["share"] * bare), 1)
     return _against(r["above bare"], target, f"{r['above bare']:.1f}", most=True)
 
 
@@ -159,12 +159,42 @@ def brought(rows: dict[str, Any]) -> str:
     return _lines(["", "megabytes", "import, seconds"], body)
 
 
+def table(rows: dict[str, Any]) -> str:
+    """Return how soon a large table is trained on, and how fast."""
+    body = []
+    for r in rows["results"]:
+        if "seconds" in r:
+            seconds = _against(
+                r["seconds"], r["target_seconds"], f"{r['seconds']:.1f} s", most=True
+            )
+            memory, most = r["memory_in_tables"], r["target_memory"]
+            body.append(
+                [r["case"], seconds, _against(memory, most, f"{memory:.1f} tables", most=True)]
+            )
+        else:
+            found = r["seconds_per_epoch"]
+            times = _against(r["times_less"], r["target"], f"{r['times_less']:.1f} times less")
+            what = f"{found['steepest']:.2f} s, plain {found['plain']:.2f} s: {times}"
+            body.append([f"{r['case']}, {r['threads']} threads", what, ""])
+    return _lines(["", "time", "memory"], body)
+
+
+def stream(rows: dict[str, Any]) -> str:
+    """Return what memory a streamed table takes."""
+    size, bound = rows["file_bytes"] / 2**20, rows["memory"] / 2**20
+    peaks = [f"{rows[name] / 2**20:.0f}" for name in ("peak_reading", "peak_epochs")]
+    head = ["MiB of the file", "of the bound", "at most while reading", "while training"]
+    return _lines(head, [[f"{size:,.0f}", f"{bound:.0f}", *peaks]])
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "steps": ("step", "make bench", steps),
     "first step": ("step", "make bench", first_step),
     "bandwidth": ("step", "make bench", bandwidth),
     "extras": ("step", "make bench", extras),
     "peers": ("peers", "make bench-peers", peers),
+    "table": ("table", "make bench", table),
+    "stream": ("stream", "make bench", stream),
     "training": ("train_peers", "make bench-peers", training),
     "brought": ("train_peers", "make bench-peers", brought),
 }
