@@ -70,8 +70,8 @@ def new_folder(folder: Path | None, name: str) -> Path:
     Raises:
         RecipeError: it holds an earlier run, or cannot be made.
     """
+    from steepest.lock import LOCK
     from steepest.train.files.folder import CHECKPOINTS, OPTIONS
-    from steepest.train.files.lock import LOCK
 
     try:
         if folder is not None:

@@ -1,7 +1,5 @@
 """A run folder -> what is known of the run, as far as its files can be read."""
 
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from steepest.errors import RecipeError
+from steepest.lock import is_held
 from steepest.report.values import mapping, number, read_json, text, whole
 
 RUN, OPTIONS, METRICS = "run.json", "options.json", "metrics.jsonl"
 EVALUATION = "evaluation.json"
 STATUSES = ("running", "finished", "stopped", "failed")
-LOCK = ".lock"
-SILENT_SECONDS = 60.0
-"""The time without a written file after which a run that says it is running is doubted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +25,8 @@ class KeptRun:
         recipe, arguments: the command that made it.
         options: all options of the recipe.
         facts: run.json, not yet checked; empty where it cannot be read.
-        status: running, finished, stopped or failed; "stopped?" where its process seems to have
-            died, "unknown" where nothing tells.
+        status: running, finished, stopped or failed; "stopped?" where its process died without
+            a word, "unknown" where nothing tells.
         monitor, mode: the metric that decides which weights are the best; "min" or "max".
         faults: a sentence for each file that could not be read.
     """
@@ -158,43 +154,4 @@ def _status(folder: Path, facts: Mapping[str, Any]) -> str:
     status = facts.get("status")
     if status not in STATUSES:
         return "unknown"
-    return "stopped?" if status == "running" and _is_dead(folder) else str(status)
-
-
-def _is_dead(folder: Path) -> bool:
-    """Tell whether the process of a run that says it is running seems to have ended.
-
-    A process that ends empties its lock, and one that was killed holds it no more. The lock of a
-    run that has just written something is not tried: to share it for a moment would turn away a
-    run that begins.
-    """
-    lock = folder / LOCK
-    with suppress(OSError):
-        if lock.stat().st_size == 0:
-            return True
-    return _is_silent(folder) and not _is_locked(lock)
-
-
-def _is_locked(lock: Path) -> bool:
-    """Tell whether a living process has the lock; False where the system cannot tell."""
-    if sys.platform == "win32":
-        return False
-    import fcntl
-
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:  # no such file, or a file system without locks
-        pass
-    return False
-
-
-def _is_silent(folder: Path) -> bool:
-    """Tell whether no file of the run was written for a while."""
-    newest = 0.0
-    for path in (folder / RUN, folder / METRICS, folder / "checkpoints"):
-        with suppress(OSError):
-            newest = max(newest, path.stat().st_mtime)
-    return time.time() - newest > SILENT_SECONDS
+    return "stopped?" if status == "running" and is_held(folder) is False else str(status)

@@ -1,26 +1,25 @@
 """`steepest runs`: what is listed, in which order, and whether a run is alive."""
 
+import errno
 import json
 import os
 import re
 import runpy
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from steepest import lock
 from steepest.cli import main
 from steepest.report import read_run
-from steepest.report.kept import EVALUATION, LOCK, METRICS, OPTIONS, RUN
+from steepest.report.kept import EVALUATION, METRICS, OPTIONS, RUN
 from steepest.report.listing import since
 from steepest.train.files import folder as contract
-from steepest.train.files import lock
 
 folders = runpy.run_path(str(Path(__file__).with_name("folders.py")))
 write_run, metrics = folders["write_run"], folders["metrics"]
 FEW = {"epochs": 2, "batches": 20, "log_steps": 5}
-LONG_AGO = time.time() - 3600
 
 
 def made(folder: Path, *, options=None, **run) -> Path:
@@ -175,29 +174,10 @@ def test_a_run_of_an_older_steepest_is_listed(tmp_path, capsys):
     assert (found["status"], found["epochs"], found["recipe"]) == ("unknown", 2, "table")
 
 
-def silent(run: Path) -> None:
+def test_a_run_is_running_as_long_as_its_process_lives(tmp_path):
+    run = made(tmp_path / "run", status="running")
     for path in run.iterdir():
-        os.utime(path, (LONG_AGO, LONG_AGO))
-
-
-def test_a_run_that_has_just_written_is_running(tmp_path):
-    assert read_run(made(tmp_path / "run", status="running")).status == "running"
-
-
-def test_a_run_that_is_silent_and_holds_no_lock_is_doubted(tmp_path):
-    run = made(tmp_path / "run", status="running")
-    silent(run)
-    assert read_run(run).status == "stopped?"
-
-
-def test_a_run_whose_lock_was_emptied_has_ended(tmp_path):
-    run = made(tmp_path / "run", status="running")
-    (run / LOCK).touch()
-    assert read_run(run).status == "stopped?"
-
-
-def test_a_silent_run_is_running_as_long_as_its_process_lives(tmp_path):
-    run = made(tmp_path / "run", status="running")
+        os.utime(path, (0, 0))  # it has been silent for long
     held, let_go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:  # another process, which trains
@@ -206,19 +186,51 @@ def test_a_silent_run_is_running_as_long_as_its_process_lives(tmp_path):
             os.read(let_go[0], 1)
             os._exit(0)  # killed: it does not let go by itself
     os.read(held[0], 1)
-    silent(run)
     try:
         assert read_run(run).status == "running"
     finally:
         os.write(let_go[1], b".")
         os.waitpid(child, 0)
+    assert (run / lock.LOCK).stat().st_size
     assert read_run(run).status == "stopped?"
 
 
+def test_a_run_that_nobody_has_is_not_running(tmp_path):
+    run = made(tmp_path / "run", status="running")
+    assert read_run(run).status == "stopped?"
+    with lock.locked(run):
+        assert read_run(run).status == "running"
+    assert read_run(run).status == "stopped?"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another lock")
+def test_a_run_is_believed_where_the_system_has_no_locks(tmp_path, monkeypatch):
+    import fcntl
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    run = made(tmp_path / "run", status="running")
+    (run / lock.LOCK).touch()
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert lock.is_held(run) is None
+    assert read_run(run).status == "running"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another lock")
+def test_whoever_asks_turns_no_run_away_that_begins(tmp_path, monkeypatch):
+    import fcntl
+
+    with open(tmp_path / lock.LOCK, "w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr(lock.time, "sleep", lambda _: asking.close())
+        with lock.locked(tmp_path):
+            assert lock.is_held(tmp_path)
+
+
 def test_the_names_of_files_are_those_that_training_writes():
-    ours = RUN, OPTIONS, METRICS, EVALUATION, LOCK
-    theirs = contract.RUN, contract.OPTIONS, contract.METRICS, contract.EVALUATION
-    assert ours == (*theirs, lock.LOCK)
+    ours = RUN, OPTIONS, METRICS, EVALUATION
+    assert ours == (contract.RUN, contract.OPTIONS, contract.METRICS, contract.EVALUATION)
 
 
 AGES = {

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steepest.errors import CheckpointError
+from steepest.lock import locked
 from steepest.train.files.checkpoint import load_checkpoint, save_checkpoint
-from steepest.train.files.lock import locked
 from steepest.train.files.tree import Place
 from steepest.train.files.whole import sync
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ else:
 
 LOCK = ".lock"
 FAR = 2**30  # the byte that Windows locks, beyond all content: it reads no locked one
+PAUSES = (0.01, 0.05)  # seconds until a lock is tried again, which `is_held` may have for a moment
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for the other end of a FIFO
 
 _descriptors: set[int] = set()
 
@@ -42,17 +46,39 @@ def locked(folder: Path | str) -> Iterator[None]:
             os.close(descriptor)
 
 
+def is_held(folder: Path | str) -> bool | None:
+    """Tell whether a living process has `folder`; None where the system cannot tell.
+
+    It is told by sharing the lock for a moment, unless it is held.
+    """
+    try:
+        descriptor = os.open(Path(folder) / LOCK, os.O_RDONLY | NO_LINK | NO_WAIT)
+    except FileNotFoundError:  # a run makes one before all else, and it stays behind
+        return False
+    except OSError:
+        return None
+    try:
+        _take(descriptor, shared=True)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _lock(folder: Path) -> int:
     path = folder / LOCK
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
     except OSError as error:
         raise RecipeError(
             f"A run's folder is one that can be written: got {error.strerror} for {path}; "
             "choose another folder"
         ) from None
     try:
-        _take(descriptor)
+        _take_soon(descriptor)
     except (BlockingIOError, PermissionError):
         owner = os.read(descriptor, 20).decode("ascii", "replace")
         os.close(descriptor)
@@ -65,13 +91,21 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _take(descriptor: int) -> None:
+def _take_soon(descriptor: int) -> None:
+    for pause in PAUSES:
+        with suppress(BlockingIOError, PermissionError):
+            return _take(descriptor)
+        time.sleep(pause)
+    return _take(descriptor)
+
+
+def _take(descriptor: int, *, shared: bool = False) -> None:
     if sys.platform == "win32":
         os.lseek(descriptor, FAR, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
     else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _taken(folder: Path, owner: str) -> RecipeError:
