@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from steepest.data.claims import check_claims
 from steepest.errors import DataError
 
 
@@ -16,10 +17,12 @@ def read_arrays(path: Path) -> pl.DataFrame:
     columns key0, key1, ...; the array of a .npy file has the key x.
 
     Raises:
-        DataError: the file is damaged or holds Python objects, or an array is no column.
+        DataError: the file is damaged, claims more than it can hold or the machine's memory, or
+            holds Python objects; or an array is no column.
     """
     try:
         with path.open("rb") as file:
+            check_claims(file)
             # Never unpickle: an object array would run code from the file.
             arrays = np.load(file, allow_pickle=False)
             alone = isinstance(arrays, np.ndarray)
@@ -78,6 +81,8 @@ def _columns(path: Path, key: str, array: np.ndarray) -> list[tuple[str, np.ndar
         array = array.astype("datetime64[us]")
     if array.ndim == 1:
         return [(key, array)]
+    if array.ndim == 2 and not len(array):  # of any number of columns, which cost its file nothing
+        return [(key, array.reshape(0))]
     if array.ndim == 2:
         return [(f"{key}{i}", array[:, i]) for i in range(array.shape[1])]
     raise DataError(

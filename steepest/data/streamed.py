@@ -1,7 +1,5 @@
 """A table larger than memory -> rows as numbers on disk, which `Stream` hands out in batches."""
 
-import contextlib
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 
 from steepest.data.blocks import Blocks
 from steepest.data.files import Source
+from steepest.data.memory import memory_of_machine
 from steepest.data.seeds import check_whole, drawn
 from steepest.data.stream import MEMORY, Stream, check_memory
 from steepest.data.survey import Split, Survey, surveyed
@@ -141,17 +140,7 @@ def is_large(source: Source, memory: int | None = None) -> bool:
     path = Path(source)
     files = path.glob("*.parquet") if path.is_dir() else [path]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    return size > (_memory_of_machine() // 4 if memory is None else memory)
-
-
-def _memory_of_machine() -> int:
-    """Return the machine's memory in bytes, or what a container may take of it."""
-    found = [8 * 2**30]  # where nothing tells
-    if hasattr(os, "sysconf"):
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found)
+    return size > (memory_of_machine() // 4 if memory is None else memory)
 
 
 def _split(validation: float, seed: int) -> Split:

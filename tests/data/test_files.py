@@ -1,7 +1,10 @@
 """Reading: what a column becomes, and one sentence for every file that is no table."""
 
 import datetime as dt
+import io
 import os
+import tracemalloc
+import zipfile
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steepest.data import delimited, read_table
+from steepest.data import claims, delimited, read_table
 from steepest.data.files import chunks
 from steepest.errors import DataError
 
@@ -363,6 +366,64 @@ def test_nothing_in_an_npz_file_is_ever_unpickled(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="never unpickled"):
             read_table(name)
     assert not (tmp_path / "exploded").exists()
+
+
+def npy(shape, dtype="<f8", data=b""):
+    """Return the bytes of a .npy file whose header says what it likes."""
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + data
+
+
+def npz(content, claimed=None, kind=zipfile.ZIP_DEFLATED):
+    """Return the bytes of a .npz file of one array, whose list says that it has `claimed` bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        archive.writestr("x.npy", content)
+    size = len(content).to_bytes(4, "little")
+    told = len(content) if claimed is None else claimed
+    return file.getvalue().replace(size, told.to_bytes(4, "little"))
+
+
+HELD = npy((2,), data=b"16 random bytes.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("t.npy", npy((10**12,)), "its array claims the shape .1000000000000,., 8,000,000,000,000"),
+        ("t.npy", npy((10**12,), "<U0"), "its array claims the shape .1000000000000,., "),
+        ("t.npy", npy((-1,), data=bytes(80)), "its array claims the shape .-1,."),
+        ("t.npy", npy((0, 10**12)), "no rows"),
+        ("t.npz", npz(npy((10**12,))), "'x.npy' claims the shape .1000000000000,., 8,000,000,000,"),
+        ("t.npz", npz(npy((0, 10**12))), "no rows"),
+        ("t.npz", npz(HELD, 2**31), "'x.npy' claims more bytes than it can hold"),
+        ("t.npz", npz(HELD, 500, zipfile.ZIP_STORED), "'x.npy' claims more bytes than it can hold"),
+        ("t.npz", npz(HELD, kind=zipfile.ZIP_LZMA), "'x.npy' claims more bytes than it can hold"),
+        ("t.npz", npz(npy((10**5,), data=bytes(8 * 10**5))), "take 800,128 bytes, more than the"),
+        ("t.npz", npz(b"a text"), "cannot be read: damaged or no .npz file"),
+    ],
+)
+def test_arrays_that_claim_more_than_there_is_are_refused(
+    tmp_path, monkeypatch, name, content, sentence
+):
+    """Forged files and bombs: neither takes memory before it is refused."""
+    monkeypatch.setattr(claims, "memory_of_machine", lambda: 400_000)
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=sentence):
+            read_table(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_arrays_that_a_zip_makes_a_thousandth_of_are_read(tmp_path):
+    np.savez_compressed(tmp_path / "t.npz", x=np.zeros(10**6))
+    assert (tmp_path / "t.npz").stat().st_size < 10_000
+    assert len(read_table(tmp_path / "t.npz")) == 10**6
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "npz", "npy"])

@@ -378,5 +378,5 @@ def test_large_tables_are_told_from_small_ones(tmp_path, monkeypatch):
     assert not streamed.is_large(tmp_path / "none.csv")  # which is for its reader to refuse
     assert not streamed.is_large(frame, 1)
     assert not streamed.is_large(tmp_path)
-    monkeypatch.setattr(streamed, "_memory_of_machine", lambda: 4 * size)
+    monkeypatch.setattr(streamed, "memory_of_machine", lambda: 4 * size)
     assert streamed.is_large(tmp_path)
