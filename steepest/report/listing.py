@@ -70,7 +70,9 @@ def listed(runs: Sequence[KeptRun]) -> list[ListedRun]:
 
 
 def ordered(runs: Sequence[ListedRun], column: str, *, reverse: bool = False) -> list[ListedRun]:
-    """Return the runs by a column or an option, runs without a value last; the best value first.
+    """Return the runs by a column or an option, runs without a value last.
+
+    By `best` the best one is first among those of one task: the same recipe, data and metric.
 
     Raises:
         RecipeError: no run has such a column.
@@ -79,6 +81,8 @@ def ordered(runs: Sequence[ListedRun], column: str, *, reverse: bool = False) ->
     if not known and column not in COLUMNS:
         check_columns(runs, [column])
     first = sorted(known, key=lambda run: _key(run, column), reverse=reverse)
+    if column == "best":
+        first.sort(key=_task)
     return first + [run for run in runs if _value(run, column) is None]
 
 
@@ -160,10 +164,16 @@ def _value(run: ListedRun, column: str) -> Any:
     return COLUMNS[column](run) if column in COLUMNS else run.kept.options.get(column)
 
 
+def _task(run: ListedRun) -> tuple[str, ...]:
+    """Return what runs have in common whose best values can be compared."""
+    data = [option_text(run.kept.options, name) for name in ("data", "target")]
+    return run.kept.recipe, *data, run.monitor
+
+
 def _key(run: ListedRun, column: str) -> tuple[Any, ...]:
     """Return what sorts a value: numbers before texts, the better metric first."""
     value = _value(run, column)
-    if column == "best":
-        return run.monitor, -value if run.higher else value
     found = number(value)
+    if found is not None and column == "best" and run.higher:
+        found = -found
     return (0, found, "") if found is not None else (1, 0.0, str(value))

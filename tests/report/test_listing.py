@@ -94,6 +94,30 @@ def test_a_metric_that_is_better_when_it_is_higher_sorts_so(runs, capsys):
     assert order[:2] == ["b", "a"]
 
 
+def test_the_best_are_told_among_runs_of_one_task(tmp_path, capsys):
+    tasks = {
+        "a": ("table", "iris.csv", "loss", "min"),
+        "b": ("table", "houses.csv", "loss", "min"),
+        "c": ("line", None, "loss", "min"),
+        "d": ("table", "iris.csv", "accuracy", "max"),
+    }
+    for value in (0.2, 0.1, 0.3):
+        for task, (recipe, data, metric, mode) in tasks.items():
+            run = made(
+                tmp_path / f"{task}{value}",
+                options={"data": data},
+                best={"value": value},
+                monitor={"name": f"validation_{metric}", "mode": mode},
+            )
+            path = run / "options.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"recipe": recipe}))
+    low, high = ("0.1", "0.2", "0.3"), ("0.3", "0.2", "0.1")
+    for words, rising, falling in (((), low, high), (("--reverse",), high, low)):
+        order = [run["name"] for run in told(capsys, str(tmp_path), "--sort", "best", *words)]
+        expected = [("c", rising), ("b", rising), ("d", falling), ("a", rising)]
+        assert order == [f"{task}{value}" for task, values in expected for value in values]
+
+
 def test_the_table_has_the_options_that_differ(runs, capsys):
     assert main(["runs"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
