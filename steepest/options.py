@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import io
-import json
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,6 +83,8 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
         given = read(recipe, program, arguments, signature)
         words = without(PLACE, arguments)
         return _asked(recipe, given, words, given["folder"])
+    from steepest.train.files.folder import read_options  # torch, which takes its time
+
     kept = read_options(earlier)
     if not _same_recipe(kept["recipe"], name):
         raise RecipeError(
@@ -129,30 +130,6 @@ def _parted(
         for name, value in asked.items()
         if not any(type(value) is type(nothing) and value == nothing for nothing in left_out)
     }
-
-
-def read_options(folder: Path) -> dict[str, Any]:
-    """Return what the earlier run kept in its folder.
-
-    Raises:
-        RecipeError: there is no such file, or it is not whole.
-    """
-    from steepest.train.files.folder import (
-        OPTIONS,  # torch takes its time, and not all commands need it
-    )
-    from steepest.train.files.whole import read_plain
-
-    path = folder / OPTIONS
-    try:
-        kept = json.loads(read_plain(path))
-        found = {"recipe": str(kept["recipe"]), "arguments": [str(a) for a in kept["arguments"]]}
-        if "\0" in found["recipe"] or {"-h", "--help"} & set(found["arguments"]):
-            raise ValueError("no run was made so")
-        return found
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise RecipeError(
-            f"A run resumes from the folder that it left: {folder} has no readable {OPTIONS}"
-        ) from None
 
 
 def kept_options(name: str, asked: Asked) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a trained model predicts of new rows, by the transform that it was trained with."""
 
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +19,11 @@ from steepest.data.transform import Transform
 from steepest.errors import DataError, RecipeError
 from steepest.train.device import choose_device
 from steepest.train.files.checkpoint import load_weights
-from steepest.train.files.folder import BEST, MODEL, OPTIONS, TRANSFORM
+from steepest.train.files.folder import BEST, MODEL, TRANSFORM, read_options
 from steepest.train.files.whole import replacing
 
 Network = Callable[..., nn.Module]
 Weights = Literal["best", "last"]
-LARGEST_OPTIONS = 2**20
 ROWS_AT_ONCE = 2**14
 
 
@@ -147,30 +145,9 @@ def load_predictor(
             f"its training (--resume {folder})"
         )
     tensors = load_weights(path)
-    model = _rebuilt(network, transform, read_run_options(folder)["options"], tensors, path)
+    model = _rebuilt(network, transform, read_options(folder)["options"], tensors, path)
     where = choose_device(device)
     return Predictor(model.to(where).eval(), transform, where)
-
-
-def read_run_options(folder: Path) -> dict[str, Any]:
-    """Return what a run's folder says of its recipe: its name and its options.
-
-    Raises:
-        RecipeError: there is no such file, or it is not whole.
-    """
-    try:
-        with (folder / OPTIONS).open("rb") as file:
-            content = file.read(LARGEST_OPTIONS + 1)
-        if len(content) > LARGEST_OPTIONS:
-            raise ValueError("it is too long")
-        kept = json.loads(content)
-        if not isinstance(kept["recipe"], str) or not isinstance(kept["options"], dict):
-            raise TypeError("it holds no recipe and options")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise RecipeError(
-            f"A run's folder says of what recipe it is: {folder} has no readable {OPTIONS}"
-        ) from None
-    return kept
 
 
 def write_predictions(frame: pl.DataFrame, path: Path) -> None:

@@ -279,7 +279,7 @@ REFUSED = {
     f"train table {IRIS} --seed -99999999999999999999": "seed is a whole number from -2**63",
     f"train table {IRIS} --threads 0": "threads is a whole number above 0: got 0",
     "train line --device nowhere": "got 'nowhere'",
-    "train line --resume absent": "absent has no readable options.json",
+    "train line --resume absent": "there is no folder absent; `steepest runs` lists",
     "train table": "needs --data and --target",
     "train table --data absent.csv --target x": "there is no file absent.csv",
     "train table --data . --target x": "steepest: ",

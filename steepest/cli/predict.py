@@ -13,18 +13,13 @@ from steepest.recipes import find_recipe, recipe_lines
 
 def main(words: list[str]) -> int:
     """Write the predictions; return the exit code."""
-    from steepest.predict import (
-        check_out,
-        load_predictor,
-        network_of,
-        read_run_options,
-        write_predictions,
-    )
+    from steepest.predict import check_out, load_predictor, network_of, write_predictions
+    from steepest.train.files.folder import read_options
 
     asked = read(predict, "steepest predict", words)
     folder, data, out = asked["run"], asked["data"], asked["out"]
     check_out(out, data, force=asked["force"])
-    recipe = find_recipe(asked["recipe"] or built_in(folder, read_run_options(folder)["recipe"]))
+    recipe = find_recipe(asked["recipe"] or built_in(folder, read_options(folder)["recipe"]))
     network = network_of(recipe)
     predictor = load_predictor(folder, network, weights=asked["weights"], device=asked["device"])
     predictions, notes = predictor.predict(data)

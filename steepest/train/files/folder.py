@@ -9,6 +9,7 @@ from typing import Any
 from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train.files.checkpoint import save_weights, write_whole
 from steepest.train.files.checkpoints import Checkpoints, locked
+from steepest.train.files.whole import read_plain
 from steepest.train.kinds import Row
 from steepest.train.measured.metrics import MetricsFile, finite, read_metrics
 from steepest.train.run import Run
@@ -25,7 +26,40 @@ BEST = "best.safetensors"
 PICTURE = "loss.png"
 TENSORBOARD = "tensorboard"
 
+LARGEST_OPTIONS = 2**20  # bytes
+
 COLUMNS = ("kind", "epoch", "step", "samples", "seconds", "loss", "lr", "gradient_norm")
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """Return what a run's folder says that it was made with: `recipe`, `arguments`, `options`.
+
+    Raises:
+        RecipeError: there is no such folder, or no such file in it, or that is not whole.
+    """
+    try:
+        kept = json.loads(read_plain(folder / OPTIONS, LARGEST_OPTIONS))
+        found = {"arguments": [], "options": {}} | kept
+        if not _is_made_so(found["recipe"], found["arguments"], found["options"]):
+            raise ValueError("no run was made so")
+        return found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        lacks = f"{folder} has no readable {OPTIONS}"
+        raise RecipeError(
+            "A run is named by its folder, which says what it was made with: "
+            f"{lacks if folder.is_dir() else f'there is no folder {folder}'}; "
+            "`steepest runs` lists those under runs/"
+        ) from None
+
+
+def _is_made_so(recipe: Any, arguments: Any, options: Any) -> bool:
+    return (
+        isinstance(recipe, str)
+        and "\0" not in recipe
+        and isinstance(arguments, list)
+        and all(isinstance(word, str) and word not in ("-h", "--help") for word in arguments)
+        and isinstance(options, dict)
+    )
 
 
 @contextmanager
