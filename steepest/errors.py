@@ -39,7 +39,10 @@ class StateError(SteepestError):
 
 
 class DataError(SteepestError):
-    """A table, a column or a split cannot be used."""
+    """A table, a column or a split cannot be used; the arguments are the parts of its sentence."""
+
+    def __str__(self) -> str:
+        return "".join(map(str, self.args))
 
 
 class CheckpointError(SteepestError):

@@ -194,7 +194,7 @@ def test_what_is_unlike_the_training_is_told(predict):
     assert code == 0
     assert "note: column 'zip' is missing: its fill value stands in every row" in said
     assert (
-        "note: 'rooms': 1 rows hold no value that the model knows (such as 'many'), taken" in said
+        "note: 'rooms': 1 row holds no value that the model knows (such as 'many'), taken" in said
     )
     assert "note: 'city': 2 rows hold categories that the training part lacks (such as 'Pa" in said
     assert "note: not used: 'id'" in said
@@ -228,9 +228,9 @@ REFUSED = {
     "rooms --data other.csv --out p.csv": "other.csv: a table to predict has the columns that the",
     "rooms --data late.csv --out p.csv": "late.csv: column 'rooms' is infinite in row 3",
     "rooms --data words.csv --out p.csv": "words.csv: column 'rooms' holds no value that the model",
-    "rooms --data ragged.csv --out p.csv": "ragged.csv, line 3 has 1 fields",
+    "rooms --data ragged.csv --out p.csv": "ragged.csv, line 3 has 1 field",
     "rooms --data none.csv --out p.csv": "none.csv has no rows: there is nothing to predict",
-    "nowhere --data rooms.csv --out p.csv": "nowhere has no readable options.json",
+    "nowhere --data rooms.csv --out p.csv": "there is no folder nowhere; `steepest runs`",
     "untrained --data rooms.csv --out p.csv": "untrained has no transform.json; give the folder",
     "coded --data rooms.csv --out p.csv": "is of the recipe 'x.py', which is code: give --recipe",
     "line --data rooms.csv --out p.csv": "A recipe that predicts has a function `network(transfo",

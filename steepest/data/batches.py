@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from steepest.data.notices import counted
 from steepest.data.seeds import check_whole, generator
 from steepest.errors import DataError
 
@@ -51,8 +52,8 @@ class Batches:
         check_whole("seed", seed)
         if drop_last and batch_size > self.rows:
             raise DataError(
-                f"Batches with drop_last need one full batch: got {self.rows} rows and "
-                f"batch_size={batch_size}; lower batch_size or leave drop_last out"
+                f"Batches with drop_last need one full batch: got {counted(self.rows, 'row')} "
+                f"and batch_size={batch_size}; lower batch_size or leave drop_last out"
             )
         self.tensors = tensors
         self.batch_size = batch_size

@@ -19,6 +19,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from steepest.data.notices import counted
 from steepest.errors import DataError
 
 ALIGNMENT = 64  # bytes, of the buffers in what polars writes
@@ -173,7 +174,8 @@ class BlockWriter:
     def _refused(self, error: OSError) -> DataError:
         return DataError(
             f"a table that is streamed is written to {self.folder} first, which failed after "
-            f"{self.rows:,} rows ({error.strerror}): free space there, or choose another folder"
+            f"{counted(self.rows, 'row')} ({error.strerror}): free space there, or "
+            f"choose another folder"
         )
 
 

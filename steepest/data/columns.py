@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from steepest.data.notices import Notices
+from steepest.data.rows import Row
 from steepest.data.typed import booleans, comma_number, dates, decimals, grouped, has_grouped
 from steepest.errors import DataError
 
@@ -200,8 +201,9 @@ def floats(values: pl.Series, first_row: int = 0) -> np.ndarray:
     infinite = np.isinf(found)
     if infinite.any():
         raise DataError(
-            f"column {values.name!r} is infinite in row {first_row + int(infinite.argmax()) + 1}: "
-            f"numbers are finite; correct or remove the value"
+            f"column {values.name!r} is infinite in ",
+            Row(first_row + int(infinite.argmax())),
+            ": numbers are finite; correct or remove the value",
         )
     return found
 
@@ -235,8 +237,9 @@ def standardised(
     if infinite.any():
         row = int(infinite.argmax())
         raise DataError(
-            f"column {name!r} is {values[row]:g} in row {first_row + row + 1}, further from the "
-            f"training part than float32 can tell: correct the value"
+            f"column {name!r} is {values[row]:g} in ",
+            Row(first_row + row),
+            ", further from the training part than float32 can tell: correct the value",
         )
     return standard
 

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import polars as pl
 
+from steepest.data.notices import counted
 from steepest.data.typed import MISSING, cleaned, typed
 from steepest.errors import DataError
 
@@ -219,8 +220,9 @@ def _fault(path: Path, width: int, separator: str) -> str:
             for row in rows:
                 if row and len(row) != width:
                     return (
-                        f"{path}, line {rows.line_num} has {len(row)} fields where the first line "
-                        f"names {width} columns: every line has the same number of fields"
+                        f"{path}, line {rows.line_num} has {counted(len(row), 'field')} where the "
+                        f"first line names {counted(width, 'column')}: every line has the "
+                        f"same number of fields"
                     )
     except UnicodeDecodeError as error:
         return _not_utf8(path, error)

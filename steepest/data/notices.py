@@ -40,20 +40,23 @@ class Notices:
                     f"give it as it was in training"
                 )
 
-    def sentences(self, rows: str = "rows") -> list[str]:
-        """Return a sentence for each thing to know; missing values that were filled are none."""
+    def sentences(self, row: str = "row") -> list[str]:
+        """Return a sentence for each thing to know; missing values that were filled are none.
+
+        `row` is what a row is called.
+        """
         told = [
             f"column {name!r} is missing: its fill value stands in every row"
             for name in self.absent
         ]
         told += [
-            f"{name!r}: {count} {rows} hold no value that the model knows (such as {example!r}), "
-            f"taken as missing"
+            f"{name!r}: {counted(count, row)} {_hold(count)} no value that the model knows (such "
+            f"as {example!r}), taken as missing"
             for name, (count, example) in self.strays.items()
         ]
         told += [
-            f"{name!r}: {count} {rows} hold categories that the training part lacks (such as "
-            f"{example!r}), all zeros there"
+            f"{name!r}: {counted(count, row)} {_hold(count)} categories that the training part "
+            f"lacks (such as {example!r}), all zeros there"
             for name, (count, example) in self.unseen.items()
         ]
         if self.extra:
@@ -67,6 +70,15 @@ def listed(names: Collection[str], most: int = 10) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """Return "1 row", "1,250 rows"; `several` where an s does not do."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def shown(value: float) -> str:
     """Return a number as people read it: four digits, or whole with commas from 10,000 on."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _hold(count: int) -> str:
+    return "holds" if count == 1 else "hold"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steepest.data.batches import gathered, picked
 from steepest.data.blocks import Blocks
+from steepest.data.notices import counted
 from steepest.data.seeds import check_whole, generator
 from steepest.errors import DataError
 
@@ -54,8 +55,8 @@ class Stream:
         self.rows = blocks.rows
         if drop_last and batch_size > self.rows:
             raise DataError(
-                f"A stream with drop_last needs one full batch: got {self.rows} rows and "
-                f"batch_size={batch_size}; lower batch_size or leave drop_last out"
+                f"A stream with drop_last needs one full batch: got {counted(self.rows, 'row')} "
+                f"and batch_size={batch_size}; lower batch_size or leave drop_last out"
             )
         self.blocks = blocks
         self.batch_size = batch_size

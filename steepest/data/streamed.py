@@ -11,6 +11,7 @@ import torch
 from steepest.data.blocks import Blocks
 from steepest.data.files import Source
 from steepest.data.memory import memory_of_machine
+from steepest.data.notices import counted
 from steepest.data.seeds import check_whole, drawn
 from steepest.data.stream import MEMORY, Stream, check_memory
 from steepest.data.survey import Split, Survey, surveyed
@@ -124,7 +125,7 @@ def stream_table(
         train=written.train,
         validation=written.validation if written.validation.rows else None,
         transform=written.transform,
-        notes=(*map(uncounted, notes), *written.notices.sentences("validation rows")),
+        notes=(*map(uncounted, notes), *written.notices.sentences("validation row")),
         memory=memory,
     )
 
@@ -154,6 +155,7 @@ def _split(validation: float, seed: int) -> Split:
 def _check_parts(survey: Survey, validation: float) -> None:
     if survey.trained < 2 or (validation > 0 and survey.trained == survey.rows):
         raise DataError(
-            f"a table of {survey.rows} rows is too small to draw the rows of its parts one by one, "
-            f"a share of {validation} for validation: use more rows, or do not stream it"
+            f"a table of {counted(survey.rows, 'row')} is too small to draw the rows of its parts "
+            f"one by one, a share of {validation} for validation: use more rows, or do not stream "
+            f"it"
         )

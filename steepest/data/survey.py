@@ -5,7 +5,6 @@ first one of each category, the first number that differs from those before, the
 is no date. So what a transform is fitted to it is what it would be fitted to the whole.
 """
 
-import re
 from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import polars as pl
 
 from steepest.data.columns import is_text
 from steepest.data.files import Source, chunks, mixed, no_rows, with_types
+from steepest.data.rows import Missing, Row, Trained
 from steepest.data.seeds import drawn
 from steepest.data.tables import check_target
 from steepest.data.target import Task
@@ -54,14 +54,17 @@ class Survey:
 
     def retold(self, error: DataError, target: str) -> DataError:
         """Return what is wrong with these rows as what is wrong with the whole table."""
+        return DataError(*(self._whole(part, target) for part in error.args))
 
-        def row(match: re.Match[str]) -> str:
-            place = int(match[1]) - 1
-            return f"row {self.numbers[place] + 1}" if place < len(self.numbers) else match[0]
-
-        said = re.sub(r"\brow (\d+)", row, str(error))
-        said = re.sub(r"missing in \d+ rows", f"missing in {self.missing[target]} rows", said)
-        return DataError(re.sub(r"\d+ training rows", f"{self.trained} training rows", said))
+    def _whole(self, part: object, target: str) -> object:
+        match part:
+            case Row(number):
+                return Row(int(self.numbers[number]))
+            case Missing():
+                return Missing(self.missing[target])
+            case Trained():
+                return Trained(self.trained)
+        return part
 
 
 def surveyed(

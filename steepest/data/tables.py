@@ -10,7 +10,7 @@ from torch import Tensor
 from steepest.data.batches import Batches
 from steepest.data.files import Source, label, read_table
 from steepest.data.gathered import Gathered
-from steepest.data.notices import Notices, shown
+from steepest.data.notices import Notices, counted, shown
 from steepest.data.seeds import check_whole, generator
 from steepest.data.target import Target, Task
 from steepest.data.transform import Transform, fit
@@ -138,7 +138,7 @@ def _filled(
         found += notices
         first += frame.height
     known, unseen = (torch.from_numpy(part.y) for part in parts)
-    told = found.sentences("validation rows")
+    told = found.sentences("validation row")
     if len(unseen):
         told.append(_to_compare(transform.target, known, unseen))
     return Table(
@@ -188,8 +188,8 @@ def _training_rows(rows: int, validation: float, seed: int) -> np.ndarray:
     held_out = max(1, round(rows * validation)) if validation > 0 else 0
     if rows - held_out < 2:
         raise DataError(
-            f"a table of {rows} rows is too small to keep {held_out} for validation: at least 2 "
-            f"rows are left for training; use more rows or a smaller validation part"
+            f"a table of {counted(rows, 'row')} is too small to keep {held_out} for validation: at "
+            f"least 2 rows are left for training; use more rows or a smaller validation part"
         )
     order = torch.randperm(rows, generator=generator("split", seed))
     training = np.ones(rows, bool)

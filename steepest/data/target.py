@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 
 from steepest.data.columns import floats, is_text, mean_and_std, refuse_commas, standardised
+from steepest.data.notices import counted
+from steepest.data.rows import Missing, Row, Trained
 from steepest.data.typed import decimals, grouped, has_grouped
 from steepest.errors import DataError
 
@@ -61,8 +63,9 @@ class Target:
             row = found.is_null().arg_max() or 0
             shown = ", ".join(map(str, self.classes[:10])) + ("" if len(known) <= 10 else ", ...")
             raise DataError(
-                f"target {self.name!r} is {column[row]} in row {first_row + row + 1}: its classes "
-                f"are {shown}"
+                f"target {self.name!r} is {column[row]} in ",
+                Row(first_row + row),
+                f": its classes are {shown}",
             )
         return found.to_numpy(writable=True)
 
@@ -108,9 +111,11 @@ def _checked(column: pl.Series, first_row: int = 0) -> np.ndarray | None:
     missing = column.is_null().to_numpy() if numbers is None else np.isnan(numbers)
     if missing.any():
         raise DataError(
-            f"target {column.name!r} is missing in {missing.sum()} rows, first in row "
-            f"{first_row + int(missing.argmax()) + 1}: a target has a value in every row; remove "
-            f"those rows"
+            f"target {column.name!r} is missing in ",
+            Missing(int(missing.sum())),
+            ", first in ",
+            Row(first_row + int(missing.argmax())),
+            ": a target has a value in every row; remove those rows",
         )
     return numbers
 
@@ -144,8 +149,9 @@ def _refuse_almost_numbers(column: pl.Series) -> None:
     if 0 < 2 * stray.sum() < len(column):
         row = stray.arg_max() or 0
         raise DataError(
-            f"target {column.name!r} holds numbers, except {text[row]!r} in row {row + 1}: correct "
-            f"that value, or give task='classification' to take every text as a class"
+            f"target {column.name!r} holds numbers, except {text[row]!r} in ",
+            Row(row),
+            ": correct that value, or give task='classification' to take every text as a class",
         )
 
 
@@ -162,8 +168,9 @@ def _as_numbers(
     if found.null_count():
         row = found.is_null().arg_max() or 0
         raise DataError(
-            f"target {column.name!r} holds {str(column[row])!r} in row {first_row + row + 1}: "
-            f"regression predicts numbers; give task='classification' or another target"
+            f"target {column.name!r} holds {str(column[row])!r} in ",
+            Row(first_row + row),
+            ": regression predicts numbers; give task='classification' or another target",
         )
     return floats(found, first_row)
 
@@ -201,8 +208,9 @@ def _fit_classes(column: pl.Series, numbers: np.ndarray | None, training: np.nda
         unseen = classes.filter(~classes.is_in(trained.implode()))
         raise DataError(
             f"class {unseen[0]} of target {column.name!r} has no row in the training part "
-            f"({len(classes)} classes, {training.sum()} training rows): use more rows, a smaller "
-            f"validation part or another seed"
+            f"({counted(len(classes), 'class', 'classes')}, ",
+            Trained(int(training.sum())),
+            "): use more rows, a smaller validation part or another seed",
         )
     labels = tuple(classes.to_list())
     return Target(name=column.name, kind=str(column.dtype), task="classification", classes=labels)
@@ -213,6 +221,7 @@ def _refuse_fractions(column: pl.Series, numbers: np.ndarray) -> None:
     if fraction.any():
         row = int(fraction.argmax())
         raise DataError(
-            f"target {column.name!r} is {numbers[row]:g} in row {row + 1}: a class is a text, a "
-            f"boolean or a whole number below 2**53; give task='regression'"
+            f"target {column.name!r} is {numbers[row]:g} in ",
+            Row(row),
+            ": a class is a text, a boolean or a whole number below 2**53; give task='regression'",
         )

@@ -81,8 +81,8 @@ def test_text_becomes_one_hot_in_the_categories_of_the_training_part(dtype):
     numbers, notices = encoded(values, dtype)
     assert fitted(values, dtype)[1].features == ("c=a", "c=b")
     assert numbers.tolist() == [[0, 1], [1, 0], [0, 1], [0, 1], [0, 0]]
-    assert notices.sentences("validation rows") == [
-        "'c': 1 validation rows hold categories that the training part lacks (such as 'z'), all "
+    assert notices.sentences("validation row") == [
+        "'c': 1 validation row holds categories that the training part lacks (such as 'z'), all "
         "zeros there"
     ]
 
@@ -205,7 +205,7 @@ def test_what_is_no_number_counts_as_missing_and_is_told():
     numbers, notices = encoded(["1", "2", "x", "3", None], asked="numeric")
     np.testing.assert_allclose(numbers[:, 0], [-np.sqrt(1.5), 0, 0, np.sqrt(1.5), 0], atol=1e-7)
     assert notices.sentences() == [
-        "'c': 1 rows hold no value that the model knows (such as 'x'), taken as missing"
+        "'c': 1 row holds no value that the model knows (such as 'x'), taken as missing"
     ]
 
 

@@ -182,6 +182,8 @@ FAULTS: dict[str, tuple[Any, dict[str, Any]]] = {
         {"task": "classification"},
     ),
     "a class that is held out": (lambda i: "z" if i == OTHER else "abc"[i % 3], {}),
+    "a text like a count": (lambda i: "row 3, missing in 4 rows" if i == LATE else noise(i), {}),
+    "a class like a count": (lambda i: "row 3, 4 training rows" if i == OTHER else "ab"[i % 2], {}),
     "one class": (lambda i: "a", {}),
     "one number": (lambda i: 20.5, {}),
     "commas that may mean two things": (lambda i: f"{i % 9},5", {}),
@@ -363,7 +365,7 @@ def test_wrong_options_are_refused_in_one_sentence(tmp_path, options, sentence):
 def test_a_tiny_table_is_refused(tmp_path, rows, monkeypatch):
     monkeypatch.setattr(streamed, "surveyed", surveyed)
     source = csv(tmp_path / "t.csv", {"x": noise, "y": noise}, rows)
-    with pytest.raises(DataError, match=f"table of {rows} rows is too small to draw the rows of"):
+    with pytest.raises(DataError, match=f"table of {rows} rows? is too small to draw the rows of"):
         stream_table(source, target="y", folder=tmp_path)
 
 

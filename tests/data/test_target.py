@@ -155,7 +155,7 @@ def test_new_rows_have_the_classes_of_the_fit(values, new, expected):
     [
         (["a", "b"], ["a", "x"], "target 'y' is x in row 9: its classes are a, b"),
         ([1, 2], [1, 3], "target 'y' is 3.0 in row 9: its classes are 1, 2"),
-        ([1, 2.5], [1.0, None], "missing in 1 rows, first in row 9"),
+        ([1, 2.5], [1.0, None], "missing in 1 row, first in row 9"),
         ([1, 2.5], ["1", "x"], "holds 'x' in row 9: regression predicts numbers"),
         ([1, 2.5], [1, 1e39], "'y' is 1e\\+39 in row 9, further from the training part"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steepest.data.notices import counted
 from steepest.data.ordered import Ordered
 from steepest.errors import RunError
 from steepest.train.measured.metrics import rows_of
@@ -31,7 +32,11 @@ def not_finite(
         when, count = "at", rows_of(target)
         numbers = numbers_in_data(run.batches, place.epoch, place.batch, count)
         why = f", where {culprit(run.model, inputs, target, numbers)}"
-        rows = f", {count} rows" if numbers is None else f", {rows_named(numbers)} of the data"
+        rows = (
+            f", {counted(count, 'row')}"
+            if numbers is None
+            else f", {rows_named(numbers)} of the data"
+        )
     todo = (
         "correct or remove those rows"
         if "the batch's" in why

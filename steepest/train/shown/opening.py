@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from steepest.data.notices import counted
 from steepest.optim import Mixed
 from steepest.train.run import Run
 
@@ -52,7 +53,7 @@ def _opening(run: Run, told: Told, room: int) -> Iterator[tuple[str, list[str]]]
         yield "columns", rendered(run.transform.describe(), room).splitlines()
     trained = sum(group["parameters"] for group in told["optimizer"]["groups"])
     only = f", {trained:,} of them trained" if trained != told["parameters"] else ""
-    model = f"{type(run.model).__name__}, {_count(told['parameters'], 'parameter')}{only}"
+    model = f"{type(run.model).__name__}, {counted(told['parameters'], 'parameter')}{only}"
     yield "model", [model, *(_modules_table(told["model"], room) if len(told["model"]) > 1 else [])]
     yield "optimizer", list(_optimizer_lines(run.optimizer, told["optimizer"], room))
     yield "schedule", _wrapped(told["schedule"].split(", "), room)
@@ -70,12 +71,12 @@ def _wrapped(parts: Iterable[str], room: int, start: str = "") -> list[str]:
 
 
 def _data_line(data: Told) -> list[str]:
-    parts = [_count(data["rows"], "row")] if data["rows"] is not None else []
+    parts = [counted(data["rows"], "row")] if data["rows"] is not None else []
     if data["batches"] is not None:
         of = f" of {data['batch_size']}" if data["batch_size"] else ""
-        parts.append(_count(data["batches"], "batch", "batches") + of)
+        parts.append(counted(data["batches"], "batch", "batches") + of)
     if data["validation_rows"] is not None:
-        parts.append(_count(data["validation_rows"], "validation row"))
+        parts.append(counted(data["validation_rows"], "validation row"))
     return parts or ["a stream"]
 
 
@@ -113,8 +114,8 @@ def _optimizer_lines(optimizer: torch.optim.Optimizer, told: Told, room: int) ->
         yield from _wrapped([told["name"], *around], room)
     for group, numbers in groups:
         options = [f"{k} {_value(v)}" for k, v in _telling(optimizer, group).items()]
-        tensors = _count(numbers["tensors"], "tensor")
-        in_all = f"{_count(numbers['parameters'], 'parameter')} in {tensors}"
+        tensors = counted(numbers["tensors"], "tensor")
+        in_all = f"{counted(numbers['parameters'], 'parameter')} in {tensors}"
         if len(groups) == 1:
             yield from _wrapped([told["name"], *_begun(in_all, [*options, *around])], room)
         else:
@@ -151,12 +152,8 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
 def _threads(told: Told, run: Run) -> str:
-    said = _count(told["threads"], "thread")
+    said = counted(told["threads"], "thread")
     if told["threads"] == 1 and run.threads is None and torch.get_num_threads() > 1:
         return f"{said} (for so small a model more are slower)"
     return said
