@@ -187,6 +187,15 @@ def test_train_a_recipe_of_ones_own(steepest):
     assert (options["recipe"], options["options"]["lr"]) == ("mine.py", 0.03)
 
 
+def test_a_run_without_a_name_is_called_by_its_recipes_file(steepest):
+    Path("deep").mkdir()
+    path = recipe(name="deep/fit.py")
+    assert steepest(f"train {path} --folder a")[1].startswith("mine: loss")
+    Path(path).write_text(Path(path).read_text().replace('name="mine"', "name=Run.name"))
+    assert steepest(f"train {path} --folder b")[1].startswith("fit: loss")
+    assert json.loads(Path("b/run.json").read_text())["name"] == "fit"
+
+
 def test_a_recipe_may_choose_its_folder(steepest):
     path = recipe("made = replace(made, folder='chosen')")
     assert steepest(f"train {path}")[0] == 0

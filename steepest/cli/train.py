@@ -45,7 +45,9 @@ def main(words: list[str]) -> int:
 
 
 def make_run(recipe: Callable[..., Any], name: str, options: Mapping[str, Any]) -> "Run":
-    """Return what a recipe makes of its options, and print its notes.
+    """Return what a recipe makes of its options, named by its file if it has no name of its own.
+
+    The recipe's notes are printed.
 
     Raises:
         RecipeError: that is no run.
@@ -61,7 +63,7 @@ def make_run(recipe: Callable[..., Any], name: str, options: Mapping[str, Any]) 
         raise RecipeError(f"A recipe returns a Run: {name} returned {type(made).__name__}")
     for note in made.notes:
         print(f"note: {note}", file=sys.stderr)
-    return made
+    return replace(made, name=Path(name).stem) if made.name == Run.name else made
 
 
 def new_folder(folder: Path | None, name: str) -> Path:
