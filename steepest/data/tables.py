@@ -158,7 +158,10 @@ def _to_compare(target: Target, known: Tensor, unseen: Tensor) -> str:
         share = (unseen == often).float().mean().item()
         return f"always {target.classes[int(often)]} would be right in {share:.1%} of validation"
     error = unseen.abs().mean().item() * target.std
-    return f"always the mean, {shown(target.mean)}, would be wrong by {shown(error)} in validation"
+    return (
+        f"always the mean, {shown(target.mean)}, would have a mean absolute error (mae) of "
+        f"{shown(error)} in validation, in units of {target.name!r}"
+    )
 
 
 class _Part:

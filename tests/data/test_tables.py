@@ -73,7 +73,8 @@ def test_the_parts_of_a_table_by_hand(tmp_path):
     plain = np.abs(y[~training] - y[training].mean()).mean()
     assert table.notes == (
         "target 'y' holds numbers: taken as regression",
-        f"always the mean, {table.target.mean:.4g}, would be wrong by {plain:.4g} in validation",
+        f"always the mean, {table.target.mean:.4g}, would have a mean absolute error (mae) of "
+        f"{plain:.4g} in validation, in units of 'y'",
     )
 
 
