@@ -56,6 +56,13 @@ class Breaking(torch.optim.SGD):
             p.data.fill_(math.nan)
 
 
+class Idle(torch.optim.SGD):
+    """An optimizer that updates nothing."""
+
+    def step(self, closure: Any = None) -> None:
+        pass
+
+
 def large() -> nn.Module:
     model = net()
     with torch.no_grad():
@@ -251,8 +258,40 @@ def test_on_an_accelerator_it_is_seen_before_anything_is_kept(
     }.items():
         folder = tmp_path / name
         run = make(folder=folder, **(how | {"epochs": 1} | more))
-        with pytest.raises(RunError, match="it was nan by step"):
+        said = r"it was nan by step \d+ .*, by when the parameter 0.weight is not finite; lower lr "
+        with pytest.raises(RunError, match=said):
             train(run)
         for path in Checkpoints(folder / "checkpoints").paths():
             assert path.name <= "step-0000000002.safetensors"
         assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "optimizer", "message"),
+    [
+        ("target", torch.optim.SGD, "the parameter 0.weight is not finite; lower lr"),
+        ("input", Idle, "the buffer 1.running_mean is not finite; lower lr"),
+        ("target", Idle, "every parameter is finite; lower lr"),
+    ],
+)
+def test_on_an_accelerator_what_is_not_finite_by_then_is_said(
+    make: Any,
+    data: tuple[Tensor, Tensor],
+    monkeypatch: Any,
+    where: str,
+    optimizer: Any,
+    message: str,
+):
+    """The batch is long gone there; a mask among the buffers may hold infinity."""
+    monkeypatch.setattr(record, "Mean", Late)
+
+    def masked() -> nn.Module:
+        model = net()
+        model.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+        return model
+
+    x, y = data
+    spoilt(x if where == "input" else y, 0)
+    how = {"batches": ordered(x, y), "optimizer": lambda p: optimizer(p, lr=0.1)}
+    with pytest.raises(RunError, match=f"it was nan by step .*, by when {message}"):
+        train(make(**how, model=masked, validation=None))

@@ -26,8 +26,9 @@ def not_finite(
 
     `batch` is `(inputs, target)`; None where it is not there any more.
     """
-    when, rows, why = "by", "", ""
-    if batch is not None:
+    if batch is None:
+        when, rows, why = "by", "", f", by when {spoilt(run.model)}"
+    else:
         inputs, target = batch
         when, count = "at", rows_of(target)
         numbers = numbers_in_data(run.batches, place.epoch, place.batch, count)
@@ -81,6 +82,20 @@ def culprit(
         "every module's output is finite when it is run again: it is the loss function's own, or "
         "hangs on a random number"
     )
+
+
+def spoilt(model: nn.Module) -> str:
+    """Say which parameter or buffer of a model is the first that is not finite.
+
+    Of buffers only those that hold NaN are told: one that is a mask may hold infinity.
+    """
+    for name, p in model.named_parameters():
+        if not _finite(p):
+            return f"the parameter {name} is not finite"
+    for name, buffer in model.named_buffers():
+        if bool(buffer.isnan().any()):
+            return f"the buffer {name} is not finite"
+    return "every parameter is finite"
 
 
 def numbers_in_data(batches: Any, epoch: int, batch: int, rows: int) -> list[int] | None:
