@@ -37,6 +37,11 @@ class Finding:
         return CODES[self.code].is_fact
 
     @property
+    def title(self) -> str:
+        """The mistake in a few words."""
+        return CODES[self.code].title
+
+    @property
     def why(self) -> str:
         """Why it matters."""
         return CODES[self.code].why

@@ -12,8 +12,8 @@ from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
 
 
-class FactError(Exception):
-    """A fact was found, where a watch is to stop at the first one."""
+class FactError(BaseException):
+    """A fact, where a watch is to stop at the first one; no `except Exception` hides it."""
 
 
 class Watch:

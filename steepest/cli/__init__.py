@@ -34,6 +34,7 @@ COMMANDS = {
     "new": ("new", "FILE.py [--from RECIPE]", "write the start of a recipe of your own"),
     "train": ("train", "RECIPE [options]", "train what a recipe makes"),
     "find-lr": ("find_lr", "RECIPE [options]", "the learning rate to take, by a range test"),
+    "check": ("check", "SCRIPT.py [its arguments]", "name the mistakes in a training script"),
     "predict": ("predict", "RUN --data NEW --out FILE", "what a run's model predicts of new rows"),
     "list": ("optimizers", "", "the optimizers, each with its paper"),
     "runs": ("runs", "[FOLDER]", "the runs of a folder as a table"),
@@ -73,10 +74,15 @@ def help_text() -> str:
         f"steepest {name} {words}".strip(): told for name, (_, words, told) in COMMANDS.items()
     }
     commands["steepest --version"] = "its version"
-    return (__doc__ or "").strip().format(commands=_lines(commands), recipes=_lines(recipe_lines()))
+    return (
+        (__doc__ or "")
+        .strip()
+        .format(commands=lines_of(commands), recipes=lines_of(recipe_lines()))
+    )
 
 
-def _lines(told: dict[str, str]) -> str:
+def lines_of(told: dict[str, str]) -> str:
+    """Return names and what is told of each, in two columns."""
     width = max(map(len, told))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in told.items())
 
@@ -93,5 +99,5 @@ def _command(words: list[str]) -> int:
         return command.main(words[1:])
     else:
         near = nearest(first, [*COMMANDS, "--help", "--version"])
-        raise RecipeError(f"steepest has no command {first}{near}: see steepest --help")
+        raise RecipeError(f"There is no command {first}{near}: see steepest --help")
     return 0
