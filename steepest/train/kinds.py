@@ -3,6 +3,8 @@
 from collections.abc import Sized
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 Row = dict[str, Any]
 
 
@@ -28,3 +30,15 @@ def length_of(batches: object) -> int | None:
         return len(batches) if isinstance(batches, Sized) else None
     except TypeError:  # a DataLoader over an IterableDataset
         return None
+
+
+def plain(value: Any) -> Any:
+    """Return a value as numbers, texts and lists of them, without an address in memory."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, (int, float, str, bool, type(None))):
+        return value
+    text = str(value)
+    return type(value).__name__ if " at 0x" in text else text

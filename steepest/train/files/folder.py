@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from steepest.errors import CheckpointError, RecipeError, RunError
-from steepest.train.files.checkpoint import save_weights, write_whole
+from steepest.train.files.checkpoint import save_weights
 from steepest.train.files.checkpoints import Checkpoints, locked
-from steepest.train.files.whole import read_plain
+from steepest.train.files.whole import read_plain, write_text
 from steepest.train.kinds import Row
 from steepest.train.measured.metrics import MetricsFile, finite, read_metrics
 from steepest.train.run import Run
@@ -197,7 +197,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder."""
-        write_whole(self.path / name, lambda temporary: _write(temporary, text))
+        write_text(self.path / name, text)
 
     def close(self, status: str = "failed") -> None:
         """Close what is open, tell those whom it is told to how the run ended, let others in."""
@@ -212,7 +212,3 @@ class RunFolder:
         except BaseException:
             self.close()
             raise
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

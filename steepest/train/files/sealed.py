@@ -132,6 +132,18 @@ def is_name(name: str) -> bool:
     return 0 < len(name) <= 255 and name.isprintable() and name != "__metadata__"
 
 
+def no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the names of a JSON object with their values.
+
+    Raises:
+        CheckpointError: a name stands there twice, of which JSON's readers take any.
+    """
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise CheckpointError("has a name twice, as steepest does not; do not trust it")
+    return names
+
+
 def where(tensor: Tensor) -> object:
     """Return what only tensors have in common that are the same part of memory, seen alike."""
     if not tensor.numel():

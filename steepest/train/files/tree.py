@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.errors import CheckpointError
-from steepest.train.files.sealed import check_dense, where
+from steepest.train.files.sealed import check_dense, no_name_twice, where
 
 Place = tuple[object, ...]  # the keys that lead to a value
 
@@ -68,7 +68,7 @@ def unflatten(text: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     if unknown is not None:
         raise CheckpointError(f"names a tensor {unknown!r}, as steepest does not; do not trust it")
     reading = _Reading(tensors)
-    state = reading.value(json.loads(text, object_pairs_hook=_no_key_twice))
+    state = reading.value(json.loads(text, object_pairs_hook=no_name_twice))
     if type(state) is not dict or reading.seen != tensors.keys():
         raise CheckpointError("holds other tensors than its state; do not trust it")
     return state
@@ -272,9 +272,3 @@ def _refused(value: object, place: Place) -> CheckpointError:
 
 def _written(place: Place) -> str:
     return "".join(f"[{key!r}]" for key in place)
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key twice")
-    return dict(pairs)

@@ -25,6 +25,7 @@ from steepest.train.files.sealed import (
     chunks,
     hashing,
     is_name,
+    no_name_twice,
 )
 from steepest.train.files.whole import open_plain
 
@@ -56,7 +57,7 @@ def read_sealed(path: Path | str, kind: str) -> tuple[dict[str, Tensor], dict[st
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         header = _read_header(file, size)
-        content = json.loads(header, object_pairs_hook=_no_name_twice)
+        content = json.loads(header, object_pairs_hook=no_name_twice)
         metadata = content.pop("__metadata__")
         _check_kind(metadata, kind)
         entries = list(_checked(content, json.loads(metadata["sha256"]), size - 8 - len(header)))
@@ -146,13 +147,6 @@ def _check_kind(metadata: dict[str, str], kind: str) -> None:
     if metadata["kind"] == "weights":
         raise CheckpointError("holds weights alone: read it with load_weights")
     raise CheckpointError("holds a checkpoint, not weights alone: read it with load_checkpoint")
-
-
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise _wrong("it has a name twice")
-    return names
 
 
 def _check_memory(size: int) -> None:

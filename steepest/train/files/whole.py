@@ -42,6 +42,25 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         os.chmod(file.name, mode)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file of these bytes, whole or not at all.
+
+    Raises:
+        CheckpointError: as `write_whole`.
+    """
+    with replacing(path, len(content)) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of this text, in UTF-8, whole or not at all.
+
+    Raises:
+        CheckpointError: as `write_whole`.
+    """
+    write_bytes(path, text.encode())
+
+
 @contextmanager
 def replacing(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     """Give a file to fill with (`size`) bytes, which takes the place of `path` once it is on disk.

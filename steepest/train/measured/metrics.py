@@ -14,7 +14,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from steepest.errors import CheckpointError
-from steepest.train.files.whole import open_plain, why_unwritten, write_whole
+from steepest.train.files.whole import open_plain, why_unwritten, write_bytes
 
 PENDING = 100
 MOST_OF_A_ROW = 2**24  # bytes; a row tells two numbers of each parameter
@@ -81,7 +81,7 @@ class MetricsFile:
             self._json.seek(0, os.SEEK_END)
             lines = [self._csv_line(row) for _, row in kept]
             text = b"".join([self._csv_line(), *lines])
-            write_whole(path.with_suffix(".csv"), lambda temporary: _write(temporary, text))
+            write_bytes(path.with_suffix(".csv"), text)
             self._csv = path.with_suffix(".csv").open("ab", buffering=0)
         except OSError as error:
             reason = error.strerror or str(error)
@@ -163,10 +163,6 @@ def _append(file: io.FileIO, content: bytes) -> None:
             content = content[file.write(content) :]
     except OSError as error:
         raise CheckpointError(why_unwritten(Path(file.name), error)) from error
-
-
-def _write(path: Path, text: bytes) -> None:
-    path.write_bytes(text)
 
 
 def finite(value: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 
 from steepest.data import Batches
 from steepest.optim import Optimizer
-from steepest.train.kinds import Scheduler, length_of
+from steepest.train.kinds import Scheduler, length_of, plain
 from steepest.train.run import Run
 
 MOST_SAMPLED = 1024  # rows that tell data apart
@@ -20,15 +20,15 @@ ORDER = ("batch_size", "shuffle", "seed", "drop_last", "memory")
 
 def settings_of(run: Run) -> dict[str, Any]:
     """Return what decides a run's numbers, as plain values."""
-    plain = ("seed", "accumulate", "precision", "clip_norm", "compile", "validate_steps")
+    named = ("seed", "accumulate", "precision", "clip_norm", "compile", "validate_steps")
     return {
         "optimizer": type(run.optimizer).__name__,
         "number of batches": length_of(run.batches),
         "data": _data(run.batches),
         "kind of schedule": type(run.schedule).__name__,
         **({"schedule": repr(run.schedule)} if _shows_itself(run.schedule) else {}),
-        **{f"the schedule's {name}": _plain(v) for name, v in scheduler_options(run.schedule)},
-        **{name: getattr(run, name) for name in plain},
+        **{f"the schedule's {name}": plain(v) for name, v in scheduler_options(run.schedule)},
+        **{name: getattr(run, name) for name in named},
         "monitor": run.monitored,
         "mode": run.best_is,
         **{f"the optimizer's {name}": v for name, v in around_options(run.optimizer)},
@@ -103,7 +103,7 @@ def _options(run: Run) -> Iterator[tuple[str, Any]]:
         for name, value in group.items():
             if name not in moving:
                 started = group.get("initial_lr", value) if name == "lr" else value
-                yield f"{name} of param group {k}", _plain(started)
+                yield f"{name} of param group {k}", plain(started)
 
 
 def _cycles_momentum(schedule: object) -> bool:
@@ -114,14 +114,3 @@ def _cycles_momentum(schedule: object) -> bool:
 
 def _shows_itself(schedule: object) -> bool:
     return callable(schedule) and " at 0x" not in repr(schedule)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (int, float, str, bool, type(None))):
-        return value
-    text = str(value)
-    return type(value).__name__ if " at 0x" in text else text

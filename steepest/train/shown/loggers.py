@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from steepest.errors import RecipeError
-from steepest.train.files.whole import read_plain, write_whole
+from steepest.train.files.whole import read_plain, write_text
+from steepest.train.kinds import plain
 
 Row = Mapping[str, Any]
 PLACES = ("kind", "epoch", "step", "samples", "seconds")
@@ -115,7 +116,7 @@ class WeightsAndBiases:
             project=_setting("WANDB_PROJECT", "steepest"),
             name=begun.name,
             dir=begun.folder,
-            config={name: _plain(value) for name, value in begun.options.items()},
+            config={name: plain(value) for name, value in begun.options.items()},
             **going_on,
         )
         self.run_id: str | None = self._run.id
@@ -158,7 +159,7 @@ class Loggers:
         ids = {name: logger.run_id for name, logger in self._open.items() if logger.run_id}
         if ids:
             text = json.dumps(ids, indent=2) + "\n"
-            write_whole(folder / IDS, lambda temporary: _write(temporary, text))
+            write_text(folder / IDS, text)
 
     def write(self, row: Row) -> None:
         """Add a row."""
@@ -199,16 +200,8 @@ def _read_ids(path: Path) -> dict[str, str]:
         return {}
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-
-
 def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
 
 
 def _setting(variable: str, usual: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from steepest.data.notices import counted
 from steepest.optim import Mixed
 from steepest.train.run import Run
+from steepest.train.shown.summary import readable
 
 Told = Mapping[str, Any]
 LEAST_WIDTH = 60  # characters of a terminal, below which lines are too long for it
@@ -139,17 +140,13 @@ def _telling(optimizer: torch.optim.Optimizer, group: Told) -> dict[str, Any]:
     return {
         name: value
         for name, value in shown.items()
-        if name == "lr" or not (value is usual[name] or _plain(value) == usual[name])
+        if name == "lr" or not (value is usual[name] or readable(value) == readable(usual[name]))
     }
 
 
 def _value(value: Any) -> str:
-    value = _plain(value)
+    value = readable(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def _threads(told: Told, run: Run) -> str:

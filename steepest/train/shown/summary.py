@@ -67,7 +67,7 @@ def _modules(model: nn.Module) -> Iterator[dict[str, Any]]:
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
     options = {
-        name: _plain(value)
+        name: readable(value)
         for name, value in group.items()
         if not name.startswith("param") and value is not None and (value or name not in HOW)
     }
@@ -75,7 +75,8 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
     return {"tensors": len(group["params"]), "parameters": numbers, "options": options}
 
 
-def _plain(value: Any) -> Any:
+def readable(value: Any) -> Any:
+    """Return an option as a number, or else as text."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
     return value if isinstance(value, (int, float, bool)) else str(value)
