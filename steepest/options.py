@@ -1,16 +1,14 @@
-"""A recipe's signature -> command line options; the folder where a run's options are kept."""
+"""A recipe's signature -> command line options; a resumed run's own, and what may change."""
 
-import contextlib
 import inspect
-import io
 import platform
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from steepest.errors import RecipeError, nearest
+from steepest.argv import groups, read, without
+from steepest.errors import RecipeError
 
 Option = tuple[Any, str]
 """The kind and the help of an option that is None, False or () when it is left out."""
@@ -77,10 +75,10 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
         RecipeError: an option is unknown, missing or of the wrong type, or differs from the run
             to be resumed.
     """
-    signature, program = _signature(recipe), f"steepest train {name}"
+    signature, command = _signature(recipe), f"train {name}"
     earlier = _resumed(arguments)
     if earlier is None:
-        given = read(recipe, program, arguments, signature)
+        given = read(recipe, command, arguments, signature)
         words = without(PLACE, arguments)
         return _asked(recipe, given, words, given["folder"])
     from steepest.train.files.folder import read_options  # torch, which takes its time
@@ -91,11 +89,11 @@ def parse(recipe: Callable[..., Any], name: str, arguments: Sequence[str]) -> As
             f"A run resumes with its own recipe: {earlier} is of {kept['recipe']}, got {name}"
         )
     words = kept["arguments"]
-    before = read(recipe, program, words, signature)
-    now = read(recipe, program, [*words, *arguments], signature)
+    before = read(recipe, command, words, signature)
+    now = read(recipe, command, [*words, *arguments], signature)
     _check_unchanged(before, now, earlier)
     new = without(PLACE, arguments)
-    words = [*without({option for option, _ in _groups(new)}, words), *new]
+    words = [*without({option for option, _ in groups(new)}, words), *new]
     return replace(_asked(recipe, now, words, earlier), resume=True, override=now["override"])
 
 
@@ -107,14 +105,14 @@ def _asked(
 
 
 def parse_beside(
-    recipe: Callable[..., Any], program: str, arguments: Sequence[str], others: Mapping[str, Option]
+    recipe: Callable[..., Any], command: str, arguments: Sequence[str], others: Mapping[str, Option]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the words give for a recipe's options, and for others beside them.
 
     Raises:
         RecipeError: an option is unknown, missing or of the wrong type.
     """
-    given = read(recipe, program, arguments, _signature(recipe, others))
+    given = read(recipe, command, arguments, _signature(recipe, others))
     return _parted(recipe, given, others)
 
 
@@ -203,89 +201,6 @@ def _kind(default: Any) -> Any:
     return str | None if default is None else type(default)
 
 
-def read(
-    function: Callable[..., Any],
-    program: str,
-    arguments: Sequence[str],
-    signature: inspect.Signature | None = None,
-) -> dict[str, Any]:
-    """Return what the words give for a function's parameters; print help if that is asked.
-
-    Names, types, defaults and help are those of its signature (or of `signature`) and docstring;
-    tyro reads the words, and what it says of a mistake becomes one sentence.
-
-    Raises:
-        RecipeError: an option is unknown, missing or of the wrong type.
-    """
-    import tyro
-
-    signature = signature or inspect.signature(function, eval_str=True)
-
-    def options(**given: Any) -> dict[str, Any]:
-        return given
-
-    options.__signature__ = signature  # type: ignore[attr-defined]
-    options.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    options.__doc__ = function.__doc__
-    if not {"-h", "--help"} & set(arguments):
-        _check_names(signature, program, arguments)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(options, prog=program, args=list(arguments))
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
-        raise RecipeError(f"{_sentence(said.getvalue())}; see {program} --help") from None
-
-
-def _check_names(signature: inspect.Signature, program: str, arguments: Sequence[str]) -> None:
-    known = {
-        "--" + _shown_name(p).replace("_", "-"): p
-        for p in signature.parameters.values()
-        if not _is_positional(p.annotation)
-    }
-    negated = {"--no-" + name[2:] for name, p in known.items() if _is_flag(p.annotation)}
-    given = [a.partition("=")[0].replace("_", "-") for a in arguments if a.startswith("--")]
-    for name in given:
-        if name not in known and name not in negated:
-            near = nearest(name, [*known, *negated])
-            raise RecipeError(f"{program} has no option {name}{near}: they are {', '.join(known)}")
-    needed = [name for name, p in known.items() if p.default is p.empty and name not in given]
-    if needed:
-        raise RecipeError(f"{program} needs {' and '.join(needed)}: see {program} --help")
-
-
-def _shown_name(parameter: inspect.Parameter) -> str:
-    """Return an option's name, which tyro knows where Python has no such parameter (`from`)."""
-    told = getattr(parameter.annotation, "__metadata__", ())
-    names = [name for part in told if isinstance(name := getattr(part, "name", None), str)]
-    return names[0] if names else parameter.name
-
-
-def _is_flag(annotation: Any) -> bool:
-    """Tell whether tyro has a `--no-` for the parameter."""
-    return getattr(annotation, "__origin__", annotation) is bool
-
-
-def _is_positional(annotation: Any) -> bool:
-    """Tell whether tyro reads the parameter from the words without a name."""
-    import tyro
-
-    return tyro.conf.Positional in getattr(annotation, "__metadata__", ())
-
-
-def _sentence(box: str) -> str:
-    """Return the first part of tyro's box as plain text."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    text = []
-    for line in lines[1:]:
-        if line.startswith("──"):
-            break
-        text.append(line)
-    return re.sub(r"\s+", " ", " ".join(text)).strip().rstrip(".") or "The command line is wrong"
-
-
 def _resumed(arguments: Sequence[str]) -> Path | None:
     for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if word == "--resume" and following:
@@ -299,22 +214,6 @@ def _same_recipe(kept: str, name: str) -> bool:
     """Tell whether both are one built-in recipe, or paths of one file."""
     files = kept.endswith(".py") and name.endswith(".py")
     return Path(kept).resolve() == Path(name).resolve() if files else kept == name
-
-
-def without(names: Iterable[str], arguments: Sequence[str]) -> list[str]:
-    """Return the words but for these options and their values."""
-    groups = _groups(arguments)
-    return [word for name, words in groups if name not in names for word in words]
-
-
-def _groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return each option's name, and it with the words that follow it."""
-    groups: list[tuple[str, list[str]]] = []
-    for word in arguments:
-        if word.startswith("--") or not groups:
-            groups.append((word.partition("=")[0].removeprefix("--"), []))
-        groups[-1][1].append(word)
-    return groups
 
 
 def _check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves, and its exit codes."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -86,13 +87,26 @@ def test_help_and_version(steepest):
     for words in ("--help", "-h", "", "train", "train --help"):
         code, out, err = steepest(words)
         assert (code, err) == (0, "")
+        assert ("steepest predict RUN" in out) == ("train" not in words)
         assert re.search(r"  line +Fit a line to made-up points: y = 3x \+ noise.", out)
     assert steepest("--version") == (0, f"steepest {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["train", "find-lr", "list", "new", "show"])
+def test_a_commands_help_is_its_own(steepest, command):
+    code, out, err = steepest(f"{command} --help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: steepest {command}")
+    example = out.splitlines()[-1].split()
+    assert example[:2] == ["steepest", command]
+    if command in ("find-lr", "show", "train"):
+        assert steepest(command) == (0, out, "")
 
 
 def test_help_does_not_wait_for_torch():
     code = (
         "import sys; from steepest.cli import main; main(['--help']); main(['--version']); "
+        "[main([command, '--help']) for command in ('train', 'find-lr', 'list', 'show')]; "
         "print([m for m in ('torch', 'tyro', 'rich', 'matplotlib', 'polars') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -269,12 +283,12 @@ def test_ctrl_c_in_a_real_process():
 
 
 REFUSED = {
-    "trian line": "no command trian (did you mean 'train'?): see steepest --help",
+    "trian line": "steepest: There is no command trian (did you mean 'train'?): see st",
     "--hlep": "did you mean '--help'?",
     "train lin": "got 'lin' (did you mean 'line'?)",
     "train absent.py": "there is no file absent.py",
     "train --lr 3 line": "The recipe comes before its options: got --lr first",
-    "train line --lrr 3": "has no option --lrr (did you mean '--lr'?): they are --lr, --ep",
+    "train line --lrr 3": "steepest: train line has no option --lrr (did you mean '--lr'?): they",
     "train line --zzz=3": "has no option --zzz: they are --lr, --epochs",
     "train line --lr abc": "--lr: could not convert string to float: 'abc'",
     "train line --lr": "Missing value for argument '--lr'",
@@ -289,7 +303,7 @@ REFUSED = {
     f"train table {IRIS} --threads 0": "threads is a whole number above 0: got 0",
     "train line --device nowhere": "got 'nowhere'",
     "train line --resume absent": "there is no folder absent; `steepest runs` lists",
-    "train table": "needs --data and --target",
+    "train table": "steepest: train table needs --data and --target; see steepest train",
     "train table --data absent.csv --target x": "there is no file absent.csv",
     "train table --data . --target x": "steepest: ",
     f"train table --data {EXAMPLES / 'iris.csv'} --target specie": "did you mean 'species'?",
@@ -303,7 +317,7 @@ REFUSED = {
     "show Adam --lr x": "--lr is a number, True, False or a tuple: got x",
     "show Adam --lr -1": "lr must be at least 0",
     "show Adam lr": "A hyperparameter is given as --momentum 0.9: got lr",
-    "list all": "takes no option: got all",
+    "list all": "steepest: list takes no option: got all",
 }
 
 
@@ -319,6 +333,16 @@ def test_what_is_refused(steepest, words: str, message: str | None):
     assert message in err.splitlines()[-1]
     assert len([line for line in err.splitlines() if line.startswith("steepest: ")]) == 1
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_tyro_refuses_is_one_sentence_in_any_encoding(encoding: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "steepest.cli", "new", "a.py", "b.py"],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert done.stderr == "steepest: Unrecognized options: b.py; see steepest new --help\n"
 
 
 @pytest.mark.parametrize(

@@ -109,14 +109,17 @@ def test_help_shows_the_recipes_options_and_its_own(steepest: Steepest):
         ("find-lr --steps 30 line", "The recipe comes before its options: got --steps first"),
         (
             "find-lr line --strat 1",
-            "steepest find-lr line has no option --strat (did you mean '--st",
+            "steepest: find-lr line has no option --strat (did you mean '--st",
         ),
         ("find-lr line --start 0", "start is a learning rate, a number above 0: got 0.0"),
         ("find-lr line --start 1 --end 0.1", "start lies below end: got start=1 and end=0.1"),
         ("find-lr line --steps 5", "steps is a whole number of at least 20: got 5"),
         ("find-lr line --accumulate 0", "accumulate is a whole number above 0: got 0"),
         ("find-lr line --out lr.svg", "a picture that ends in .png: got lr.svg"),
-        ("find-lr table", "steepest find-lr table needs --data and --target"),
+        (
+            "find-lr table",
+            "steepest: find-lr table needs --data and --target; see steepest f",
+        ),
     ],
     ids=str,
 )

@@ -234,7 +234,9 @@ REFUSED = {
     "untrained --data rooms.csv --out p.csv": "untrained has no transform.json; give the folder",
     "coded --data rooms.csv --out p.csv": "is of the recipe 'x.py', which is code: give --recipe",
     "line --data rooms.csv --out p.csv": "A recipe that predicts has a function `network(transfo",
-    "rooms --data rooms.csv": "needs --out",
+    "rooms --data rooms.csv": "steepest: predict needs --out; see steepest predict --help",
+    "": "steepest: predict needs RUN, --data and --out; see steepest predict --help",
+    "--data rooms.csv --out p.csv": "steepest: predict needs RUN; see steepest predict --help",
     "rooms --data rooms.csv --out p.csv --weights worst": "weights",
 }
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 USAGE = """usage: steepest find-lr RECIPE [options]
 
 Train a little with a larger and larger learning rate, and say which one to take. The recipe's
-options are its own; `steepest find-lr RECIPE --help` shows them all."""
+options are its own; `steepest find-lr RECIPE --help` shows them all.
+
+example:
+  steepest find-lr table --data houses.csv --target price --optimizer Adam"""
 
 
 def main(words: list[str]) -> int:
@@ -39,7 +42,7 @@ def main(words: list[str]) -> int:
     out: dict[str, Option] = {"out": (Path | None, "picture of the curve, lr.png if left out")}
     update = ("clip_norm", "accumulate", "precision", "deterministic", "threads")
     others = {**test, **out, **{field: TRAINING[field] for field in update}}
-    options, given = parse_beside(recipe, f"steepest find-lr {name}", rest, others)
+    options, given = parse_beside(recipe, f"find-lr {name}", rest, others)
     picture = given.get("out", Path("lr.png"))
     if picture.suffix.lower() != ".png":
         raise RecipeError(f"out is the name of a picture that ends in .png: got {picture}")
@@ -84,6 +87,6 @@ def said(found: "FoundLR") -> str:
 
 def command(name: str, words: list[str], leave: list[str], lr: float) -> list[str]:
     """Return the command that trains with this lr and the other options given."""
-    from steepest.options import without
+    from steepest.argv import without
 
     return ["steepest", "train", name, *without([*leave, "lr"], words), "--lr", f"{lr:g}"]

@@ -9,16 +9,30 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
+from steepest.argv import read
+from steepest.cli import HELP
 from steepest.errors import RecipeError
-from steepest.options import read
 from steepest.recipes import start_of
 
+USAGE = """usage: steepest new FILE.py [--from RECIPE] [--force]
+
+Write the start of a recipe of your own, which runs at once.
+
+  --from RECIPE  begin with a built-in recipe: line, table, digits or chars; left out, with a
+                 commented start that explains itself
+  --force        write over a file that is there already
+
+example:
+  steepest new my_recipe.py --from table"""
 TAKEN = {*sys.stdlib_module_names, "numpy", "steepest", "torch"}
 
 
 def main(words: list[str]) -> int:
     """Write the file and say what to type next; return the exit code."""
-    asked = read(new, "steepest new", words)
+    if {*words} & {*HELP}:
+        print(USAGE)
+        return 0
+    asked = read(new, "new", words)
     path, began = asked["file"], asked["kind"]
     check_name(path)
     text = start_of(began)
@@ -33,19 +47,10 @@ def main(words: list[str]) -> int:
 
 def new(
     file: Positional[Annotated[Path, tyro.conf.arg(metavar="FILE.py")]],
-    kind: Annotated[
-        str | None, tyro.conf.arg(name="from", metavar="RECIPE", help_behavior_hint="")
-    ] = None,
+    kind: Annotated[str | None, tyro.conf.arg(name="from", metavar="RECIPE")] = None,
     force: bool = False,
 ) -> None:
-    """Write the start of a recipe of your own, which runs at once.
-
-    Args:
-        file: the file to write, my_recipe.py
-        kind: a built-in recipe to begin with: line, table, digits or chars; left out, a commented
-            start that explains itself
-        force: write over a file that is there already
-    """
+    """Take what `USAGE` tells of."""
 
 
 def check_name(path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
 
+from steepest.argv import read
 from steepest.errors import RecipeError
-from steepest.options import read
 from steepest.recipes import find_recipe, recipe_lines
 
 
@@ -16,7 +17,7 @@ def main(words: list[str]) -> int:
     from steepest.predict import check_out, load_predictor, network_of, write_predictions
     from steepest.train.files.folder import read_options
 
-    asked = read(predict, "steepest predict", words)
+    asked = read(predict, "predict", words)
     folder, data, out = asked["run"], asked["data"], asked["out"]
     check_out(out, data, force=asked["force"])
     recipe = find_recipe(asked["recipe"] or built_in(folder, read_options(folder)["recipe"]))
@@ -31,7 +32,7 @@ def main(words: list[str]) -> int:
 
 
 def predict(
-    run: Positional[Path],
+    run: Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]],
     data: Path,
     out: Path,
     weights: Literal["best", "last"] = "best",

@@ -2,11 +2,13 @@
 
 import webbrowser
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
+from steepest.argv import read
 from steepest.errors import RecipeError
-from steepest.options import read
 
 
 def main(words: list[str]) -> int:
@@ -14,12 +16,12 @@ def main(words: list[str]) -> int:
     from steepest.report import write_report
     from steepest.report.values import counted, size
 
-    asked = read(report, "steepest report", words)
+    asked = read(report, "report", words)
     folders, out = asked["run"], asked["out"]
     if not folders:
         raise RecipeError(
-            "A report is about a run's folder: name one or several, as in "
-            "`steepest report runs/line-1`; `steepest runs` lists them"
+            "report needs RUN, the folder of a run, or several: write `steepest report "
+            "runs/line-1`; `steepest runs` lists them"
         )
     length = write_report(folders, out)
     print(f"{out}: {counted(len(folders), 'run')}, {size(length)}")
@@ -29,7 +31,11 @@ def main(words: list[str]) -> int:
 
 
 def report(
-    run: Positional[tuple[Path, ...]] = (), out: Path = Path("report.html"), open: bool = False
+    run: Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
+    ] = (),
+    out: Path = Path("report.html"),
+    open: bool = False,
 ) -> None:
     """Write one HTML page about one run or several: it opens from a file and needs no network.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from steepest.options import read
+from steepest.argv import read
 from steepest.report.kept import find_runs, read_run
 from steepest.report.listing import (
     COLUMNS,
@@ -27,7 +27,7 @@ PIPED = 100_000  # characters: a line of a pipe is as long as it is
 
 def main(words: list[str]) -> int:
     """Print the runs; return the exit code."""
-    asked = read(runs, "steepest runs", words)
+    asked = read(runs, "runs", words)
     folder = asked["folder"]
     found = listed([read_run(run) for run in find_runs(folder)])
     check_columns(found, asked["columns"] if found else ())

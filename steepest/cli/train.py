@@ -9,18 +9,32 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steepest.cli import FAILED, HELP, SIGINT, SIGNALLED, help_text
+from steepest.cli import FAILED, HELP, SIGINT, SIGNALLED, lines_of
 from steepest.errors import RecipeError
-from steepest.recipes import find_recipe
+from steepest.recipes import find_recipe, recipe_lines
 
 if TYPE_CHECKING:
     from steepest.train import Report, Run
 
 
+USAGE = """usage: steepest train RECIPE [options]
+       steepest train RECIPE --resume FOLDER [--epochs N]
+
+Train what a recipe makes of its options: a built-in recipe, or a Python file of yours with a
+function `run(...) -> Run`. `steepest train RECIPE --help` shows its options and those of every
+run.
+
+recipes:
+{recipes}
+
+example:
+  steepest train line --lr 0.05"""
+
+
 def main(words: list[str]) -> int:
     """Train what a recipe makes of its options."""
     if not words or words[0] in HELP:
-        print(help_text())
+        print(USAGE.format(recipes=lines_of(recipe_lines())))
         return 0
     name, *rest = words
     if name.startswith("-"):

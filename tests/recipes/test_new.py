@@ -92,7 +92,7 @@ def test_a_file_is_written_over_by_force_alone(steepest: Steepest):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("new", "Missing from steepest new: FILE.py"),
+        ("new", "steepest: new needs FILE.py; see steepest new --help"),
         ("new mine", "ends in .py: got mine; call it mine.py"),
         ("new mine.py --from lin", "got 'lin' (did you mean 'line'?)"),
         ("new mine.py --form line", "no option --form (did you mean '--from'?)"),

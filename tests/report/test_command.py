@@ -42,11 +42,11 @@ def test_a_page_is_shown_when_asked(run, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "A report is about a run's folder: name one or several"),
+        ([], "steepest: report needs RUN, the folder of a run, or several"),
         (["runs"], "runs is no run; `steepest runs` lists the runs"),
         (["nowhere"], "nowhere is no folder; `steepest runs` lists the runs"),
         (["runs/one", "--out", "runs/one/run.json"], "runs/one/run.json is neither"),
-        (["runs/one", "--opne"], "steepest report has no option --opne (did you mean '--open'?)"),
+        (["runs/one", "--opne"], "steepest: report has no option --opne (did you mean '--open'?)"),
     ],
 )
 def test_a_mistake_is_refused_in_a_sentence(words, said, run, capsys):
