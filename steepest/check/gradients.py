@@ -17,6 +17,7 @@ from steepest.check.taps import Rules
 from steepest.check.where import Place, here
 
 MARKED = 3  # parameters of each optimizer
+FIRST, SELDOM = 20, 64  # steps that are looked at closely: so many at first, then one of so many
 
 Report = Callable[..., None]
 """`report(code, message, step=..., where=...)`, which notes a finding."""
@@ -87,6 +88,30 @@ def _nothing() -> None:
     return None
 
 
+class Sample:
+    """A few numbers of a parameter before an update."""
+
+    def __init__(self, p: Tensor) -> None:
+        self.p = p
+        self._version = p._version
+        self._numbers = _some(p.detach()).clone()
+
+    def is_unchanged(self) -> bool:
+        """Tell whether nothing was written, though the gradient is not zero there."""
+        p = self.p
+        if p._version != self._version or p.grad is None:  # torch's fused kernels leave the version
+            return False
+        return bool(torch.equal(_some(p.detach()), self._numbers) and _some(p.grad).any())
+
+
+def _some(tensor: Tensor) -> Tensor:
+    """Return up to 64 numbers of a tensor, evenly spaced where it lies in one piece."""
+    if tensor.layout is not torch.strided or not tensor.is_contiguous():
+        return tensor.new_zeros(0)
+    flat = tensor.view(-1)
+    return flat[:: max(1, flat.numel() // 64)][:64]
+
+
 class Book:
     """What is known of an optimizer.
 
@@ -95,7 +120,9 @@ class Book:
         marks: a few of its parameters.
         stepped: the time of its last update, in events.
         cleared: the time and place of the last `zero_grad` of gradients that no update had used.
-        versions: of some parameters before an update.
+        before: a few parameters before an update that is looked at closely.
+        still: whether no update so far had an lr above 0.
+        where: the line of its first update.
     """
 
     def __init__(self) -> None:
@@ -103,8 +130,9 @@ class Book:
         self.marks: list[Mark] = []
         self.stepped = -1
         self.cleared: tuple[int, Place | None] = (-1, None)
-        self.versions: list[tuple[Tensor, int]] = []
-        self.still = True  # no update so far had an lr above 0
+        self.before: list[Sample] = []
+        self.still = True
+        self.where: Place | None = None
 
 
 class Gradients(Rules):
@@ -191,6 +219,7 @@ class Gradients(Rules):
     def step_begins(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """Look at what the update is to use."""
         book = self.book(optimizer)
+        book.where = book.where or here()
         summed = [mark for mark in book.marks if mark.is_summed]
         if summed and any(bool(mark.p.grad.any()) for mark in summed):  # pyright: ignore
             mark = summed[0]
@@ -203,20 +232,25 @@ class Gradients(Rules):
             )
         if not closure:
             self._look_for_gradients(optimizer, book)
-        self._note_versions(optimizer, book)
+        if book.step < FIRST or book.step % SELDOM == 0:
+            moving = any(_lr(group) != 0 for group in optimizer.param_groups)
+            some = itertools.islice(_with_gradient(optimizer), MARKED) if moving else ()
+            book.before = [Sample(p) for p in some]
 
     def step_ends(self, optimizer: torch.optim.Optimizer) -> None:
         """Mark the gradients as used."""
         book = self.book(optimizer)
         book.step += 1
         book.stepped = next(self._time)
-        if book.versions and all(p._version == version for p, version in book.versions):
+        if book.before and all(sample.is_unchanged() for sample in book.before):
+            names = ", ".join(self.name(sample.p) for sample in book.before)
             self.report(
                 "SC105",
-                f"{_kind(optimizer)}.step() has written to none of {len(book.versions)} parameters "
-                f"with gradients, {self.name(book.versions[0][0])} among them",
+                f"{_kind(optimizer)}.step() has changed nothing of {names}, whose gradients are "
+                "not zero",
                 step=book.step,
             )
+        book.before = []
         if any(_lr(group) != 0 for group in optimizer.param_groups):
             book.still = False
         if len(book.marks) < MARKED or any(mark.p.grad is None for mark in book.marks):
@@ -233,6 +267,7 @@ class Gradients(Rules):
                     "SC105",
                     f"the lr of {_kind(optimizer)} was 0 in each of {book.step} updates",
                     step=book.step,
+                    where=book.where,
                 )
 
     # ---- rules -------------------------------------------------------------------------------
@@ -266,11 +301,6 @@ class Gradients(Rules):
                 f"{self.name(first)} is the one that the update before has used",
                 step=book.step,
             )
-
-    def _note_versions(self, optimizer: torch.optim.Optimizer, book: Book) -> None:
-        moving = any(_lr(group) != 0 for group in optimizer.param_groups)
-        some = itertools.islice(_with_gradient(optimizer), MARKED) if moving else ()
-        book.versions = [(p, p._version) for p in some]
 
     def _owners(self, parameters: set[int]) -> set[int]:
         return {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.check import Finding, watch
+from steepest.check.where import Place
 
 X = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
 Y = X.sum(1, keepdim=True)
@@ -78,7 +79,37 @@ def two_steps(parts: Parts) -> None:
 
 def no_lr(parts: Parts) -> None:
     parts.optimizer.param_groups[0]["lr"] = 0.0
+    for _ in range(STEPS):
+        parts.optimizer.zero_grad()
+        parts.loss().backward()
+        parts.optimizer.step()  # SC105
+
+
+class Lazy(torch.optim.SGD):
+    """An optimizer whose step is lost."""
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> None:  # type: ignore[override]
+        """Do nothing."""
+
+
+def lost_step(parts: Parts) -> None:
+    parts.optimizer = Lazy(parts.model.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        parts.optimizer.zero_grad()
+        parts.loss().backward()
+        parts.optimizer.step()  # SC105
+
+
+def fused(parts: Parts) -> None:
+    parts.optimizer = torch.optim.SGD(parts.model.parameters(), lr=0.01, fused=True)
     zero_grad(parts)
+
+
+def no_gradient(parts: Parts) -> None:
+    for _ in range(STEPS):
+        parts.optimizer.zero_grad()
+        (0 * parts.loss()).backward()
+        parts.optimizer.step()
 
 
 def warm_up(parts: Parts) -> None:
@@ -158,11 +189,22 @@ WRONG = [
     (no_backward, "SC103"),
     (two_steps, "SC104"),
     (no_lr, "SC105"),
+    (lost_step, "SC105"),
     (clip_late, "SC106"),
     (clip_scaled, "SC107"),
     (cut_loss, "SC108"),
 ]
-RIGHT = [zero_grad, zero_grad_in_place, warm_up, clip, clip_unscaled, accumulated, cleared_by_hand]
+RIGHT = [
+    zero_grad,
+    zero_grad_in_place,
+    fused,
+    no_gradient,
+    warm_up,
+    clip,
+    clip_unscaled,
+    accumulated,
+    cleared_by_hand,
+]
 
 
 def found(loop: Callable[[Parts], None]) -> list[Finding]:
@@ -177,13 +219,13 @@ def test_a_mistake_is_named_at_its_line(loop: Callable[[Parts], None], code: str
     findings = found(loop)
     assert [finding.code for finding in findings] == [code]
     lines = Path(__file__).read_text().splitlines()
-    blamed = [number for number, line in enumerate(lines, 1) if line.endswith(f"# {code}")]
-    where = findings[0].where
-    if blamed:
-        assert where is not None
-        assert (where.file, where.line in blamed) == (__file__, True)
+    first = loop.__code__.co_firstlineno
+    blamed = first + next(
+        n for n, line in enumerate(lines[first - 1 :]) if line.endswith(f"# {code}")
+    )
+    assert findings[0].where == Place(__file__, blamed)
     step, told, message = findings[0]
-    assert (step <= 2, told) == (True, code) or loop is no_lr
+    assert (step <= STEPS, told) == (True, code)
     assert message
 
 
