@@ -21,6 +21,7 @@ import pytest
 import torch
 from torch import nn
 
+from steepest import optim
 from steepest.cli import main
 from steepest.errors import CheckpointError, RecipeError, RunError
 from steepest.train import Stopped, load_checkpoint, read_metrics, save_checkpoint, train
@@ -201,6 +202,7 @@ PARTS = {
         put("optimizer", "state", 0, "exp_avg", value=torch.full((8, 3), NAN)),
         "optimizer state holds numbers: got NaN",
     ),
+    "a NaN step": (put("optimizer", "state", 0, "step", value=torch.tensor(NAN)), "got NaN"),
     "a state of another shape": (
         put("optimizer", "state", 0, "exp_avg", value=torch.ones(3, 8)),
         "optimizer state does not fit: .*exp_avg",
@@ -259,6 +261,37 @@ def test_a_checkpoint_that_no_run_writes_is_refused(
     run = make(folder=folder, resume=True, patience=9, schedule=scheduled)
     text = refused(run)
     assert re.search(message, text), text
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.exec", "../../evil.py:run", "evil.run"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("settings", "optimizer"), "optimizer was '{name}' and is now 'Mixed'"),
+        (("optimizer", "param_groups", 0, "optimizer"), "optimizer state does not fit: .*'{name}'"),
+        (("settings", "kind of schedule"), "kind of schedule was '{name}' and is now 'NoneType'"),
+    ],
+    ids=["the optimizer", "a group's", "the schedule"],
+)
+def test_what_is_named_as_code_is_refused_and_imports_nothing(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: Any, message: str
+):
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\ndef run(*_): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def mixed(parameters: Any) -> Any:
+        return optim.Mixed(parameters, lr=0.05)
+
+    folder = stopped(make, Path("a"), optimizer=mixed)
+    for path in Checkpoints(folder / "checkpoints").paths():
+        state = load_checkpoint(path)
+        put(*place, value=name)(state)
+        save_checkpoint(path, state)
+    run, before = make(folder=folder, resume=True, patience=9, optimizer=mixed), {*sys.modules}
+    assert re.search(message.format(name=re.escape(name)), refused(run))
+    assert {*sys.modules} == before
+    assert sorted(os.listdir()) == ["a", "evil.py"]
 
 
 def test_what_is_not_finite_may_be_meant(make: Any, tmp_path: Path):
