@@ -57,8 +57,11 @@ class RunError(SteepestError):
     """A run that began well cannot go on: its loss is not finite, or a file cannot be written."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the known word most like `word`, or nothing."""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return " (did you mean 'x'?)" for the known word most like `word`, or nothing.
+
+    At least as like as `cutoff`, from 0, nothing in common, to 1, equal but for capitals.
+    """
     lowered = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=cutoff)
     return f" (did you mean {lowered[near[0]]!r}?)" if near else ""

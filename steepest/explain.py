@@ -1,7 +1,6 @@
 """What an optimizer does, for people: its sentence, paper, formula, plan and kernel."""
 
 import ast
-import difflib
 import inspect
 import re
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from steepest import optim
-from steepest.errors import RecipeError
+from steepest.errors import RecipeError, nearest
 from steepest.formula import Plan, plan
 from steepest.kernels.cpu import source
 from steepest.kernels.rows import is_lazy
@@ -106,9 +105,9 @@ def _named(name: str) -> Any:
     names = optimizer_names()
     if name in names:
         return getattr(optim, name)
-    near = difflib.get_close_matches(name, names, 1, 0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise RecipeError(f"An optimizer is one of {', '.join(names)}: got {name}{hint}")
+    raise RecipeError(
+        f"An optimizer is one of {', '.join(names)}: got {name}{nearest(name, names)}"
+    )
 
 
 def _hyperparameters(words: Sequence[str]) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 The bounds are torch's, checked here once for every optimizer and every param group.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
-from steepest.errors import FormulaError, HyperparameterError
+from steepest.errors import FormulaError, HyperparameterError, nearest
 from steepest.formula.extras import AVERAGE, COUNT
 from steepest.formula.parse import REQUIRED, Formula
 from steepest.optim.around import AROUND
@@ -133,9 +132,8 @@ def bind(
         TypeError: an argument is missing or unknown (the nearest known one is named).
     """
     for word in given.keys() - known.parameters.keys():
-        near = difflib.get_close_matches(word, known.parameters, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known.parameters)}"
-        raise TypeError(f"{name}() got an unknown argument {word!r}; {hint}")
+        hint = nearest(word, known.parameters, 0.6) or f"; known are {', '.join(known.parameters)}"
+        raise TypeError(f"{name}() got an unknown argument {word!r}{hint}")
     try:
         bound = known.bind(*args, **given)
     except TypeError as error:
@@ -217,11 +215,8 @@ def check_known(name: str, group: Mapping[str, Any], known: Iterable[str]) -> No
         )
     words = [*known, "params", "param_names"]
     for word in group:
-        near = difflib.get_close_matches(word, words, n=1, cutoff=0.85)
-        if word not in words and near:
-            raise HyperparameterError(
-                f"{name}: a param group has no {word!r}; did you mean {near[0]!r}?"
-            )
+        if word not in words and (hint := nearest(word, words, 0.85)):
+            raise HyperparameterError(f"{name}: a param group has no {word!r}{hint}")
 
 
 def defaults(known: inspect.Signature) -> dict[str, Any]:

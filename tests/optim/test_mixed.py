@@ -165,7 +165,7 @@ REFUSED = {
         HyperparameterError,
         "SGD: lr must be at least 0",
     ),
-    "unknown": (lambda p: optim.Mixed(p, betaz=3), TypeError, "did you mean betas"),
+    "unknown": (lambda p: optim.Mixed(p, betaz=3), TypeError, "did you mean 'betas'"),
     "clip_norm of a group": (
         lambda p: optim.Mixed([{"params": p, "clip_norm": 1.0}]),
         HyperparameterError,
