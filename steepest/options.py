@@ -36,6 +36,7 @@ TRAINING: dict[str, Option] = {
     "deterministic": (bool, "refuse operations that may give other numbers the next time"),
     "threads": (int | None, "CPU threads; left out, one for a small model"),
     "checkpoint_seconds": (float | None, "seconds between two checkpoints, 60 if left out"),
+    "log_steps": (int | None, "updates between two rows of the metrics, 100 if left out"),
     "log_to": (tuple[str, ...], "where metrics go, too: tensorboard, mlflow, wandb"),
 }
 """Fields of every run that the command line can set, unless the recipe has them itself."""

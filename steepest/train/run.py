@@ -104,7 +104,7 @@ class Run:
     transform: Transform | None = None
     checkpoint_seconds: float = 60.0
     checkpoint_epochs: int | None = None
-    log_steps: int = 50
+    log_steps: int = 100
     log_to: tuple[str, ...] = ()
     progress: bool = True
     result: Callable[[Any], str] | None = None
