@@ -51,24 +51,17 @@ def run(
     torch.manual_seed(seed)
     model, goal = network(table.transform, hidden), table.target
     batches, held_out = table.batches(batch_size, seed=seed, device=choose_device(device))
+    metrics = metrics_for(goal.task, classes=len(goal.classes), scale=goal.std)
     return Run(
         model=model,
         optimizer=named_optimizer(optimizer, model.parameters(), lr, weight_decay, clip_norm),
         loss_fn=nn.MSELoss() if goal.task == "regression" else nn.CrossEntropyLoss(),
-        batches=batches,
-        validation=held_out,
-        metrics=metrics_for(goal.task, classes=len(goal.classes), scale=goal.std)
-        if held_out
-        else {},
-        epochs=epochs,
-        log_steps=min(100, len(batches)),
+        batches=batches, validation=held_out, metrics={} if held_out is None else metrics,
+        epochs=epochs, log_steps=min(100, len(batches)),
         schedule=named_schedule(schedule, total=epochs * len(batches), warmup_steps=warmup),
-        device=device,
-        seed=seed,
-        name=f"{Path(data).stem}: {target}",
-        transform=table.transform,
-        notes=table.notes,
-    )
+        device=device, seed=seed, name=f"{Path(data).stem}: {target}",
+        transform=table.transform, notes=table.notes,
+    )  # fmt: skip
 
 
 def network(transform: Transform, hidden: tuple[int, ...] = ()) -> nn.Sequential:
