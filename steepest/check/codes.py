@@ -62,5 +62,27 @@ CODES = {
         "No gradient reaches the parameters of the optimizer: they do not learn.",
         "loss = loss_fn(model(x), y)  # no .detach(), .item(), .numpy() or no_grad() on the way",
     ),
+    # losses
+    "SC303": Code(
+        "softmax before cross_entropy",
+        "cross_entropy does a softmax itself: with two, gradients are small, the loss stays high.",
+        "loss = cross_entropy(logits, target)  # the last layer's output, without softmax",
+    ),
+    "SC304": Code(
+        "a loss is given what it does not take",
+        "A sigmoid, softmax or logarithm is missing or done twice.",
+        "cross_entropy(logits, y); nll_loss(log_softmax(logits, 1), y); "
+        "binary_cross_entropy_with_logits(logits, y)",
+    ),
+    "SC305": Code(
+        "prediction and target differ in shape, and broadcast",
+        "The mean is over all pairs: the model learns the mean of the targets for every input.",
+        "loss = loss_fn(model(x).squeeze(1), y)  # or y.unsqueeze(1)",
+    ),
+    "SC306": Code(
+        "every target is ignored",
+        "The mean over no target is nan, and so are the gradients and then the parameters.",
+        "if (target != ignore_index).any(): loss.backward(); optimizer.step()",
+    ),
 }
 """Every code: 1 gradients and steps, 2 parameters, 3 modes and losses, 4 schedules, 5 data."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from steepest.check.finding import Finding
 from steepest.check.gradients import Gradients
+from steepest.check.losses import Losses
 from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
 
@@ -31,7 +32,10 @@ class Watch:
         self.stop = stop
         self._found: dict[tuple[str, Place | None], Finding] = {}
         self._names: dict[int, str] = {}
-        self._rules: list[Rules] = [Gradients(self.report, self.name)]
+        self._rules: list[Rules] = [
+            Gradients(self.report, self.name),
+            Losses(self.report),
+        ]
         self._open = True
         listen(self._rules)
 
