@@ -16,7 +16,7 @@ import safetensors.torch
 
 from steepest import __version__
 from steepest.cli import main
-from steepest.cli.train import duration
+from steepest.figures import duration
 from steepest.train import read_metrics
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -553,7 +553,13 @@ def test_an_optimizer_that_the_loop_cannot_serve_is_refused_before_the_run(steep
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (59.94, "59.9 s"), (61.4, "1 min 1 s"), (3725, "1 h 2 min")],
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (61.4, "1 min 1 s"),
+        (3725, "1 h 2 min"),
+        (1e5, "1 d 3 h"),
+    ],
 )
 def test_durations(seconds: float, text: str):
     assert duration(seconds) == text

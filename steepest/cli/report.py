@@ -13,8 +13,8 @@ from steepest.errors import RecipeError
 
 def main(words: list[str]) -> int:
     """Write the page; return the exit code."""
+    from steepest.figures import counted, size
     from steepest.report import write_report
-    from steepest.report.values import counted, size
 
     asked = read(report, "report", words)
     folders, out = asked["run"], asked["out"]

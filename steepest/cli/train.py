@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from steepest.cli import FAILED, HELP, SIGINT, SIGNALLED, lines_of
 from steepest.errors import RecipeError
+from steepest.figures import counted, duration, short
 from steepest.recipes import find_recipe, recipe_lines
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def new_folder(folder: Path | None, name: str) -> Path:
 def summary(report: "Report") -> str:
     """Return what came of a run, in a few lines."""
     final, best = report.final, report.best
-    epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']:,} epochs"
+    epochs = counted(final["epoch"], "epoch")
     why = "" if report.ended == "epochs" else f", ended by {report.ended}"
     said = ", ".join(_numbers(final, ("loss", "validation_loss")))
     lines = [f"{report.name}: {said} after {epochs} ({_updates(report)}{why})"]
@@ -147,7 +148,7 @@ def commands(recipe: str, run: "Run", report: "Report") -> str:
 def _numbers(row: dict[str, Any], names: Iterable[str]) -> list[str]:
     """Return the row's numbers of these names, as people read them."""
     found = {name.replace("_", " "): row[name] for name in names if row.get(name) is not None}
-    return [f"{name} {value:.4g}" for name, value in found.items()]
+    return [f"{name} {short(value)}" for name, value in found.items()]
 
 
 def _train(run: "Run", name: str, folder: Path) -> int:
@@ -173,12 +174,3 @@ def _train(run: "Run", name: str, folder: Path) -> int:
 
 def _updates(report: "Report") -> str:
     return f"{report.steps:,} updates, {duration(report.seconds)}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -10,9 +10,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from steepest.data.notices import counted
 from steepest.data.seeds import check_whole, generator
 from steepest.errors import DataError
+from steepest.figures import counted
 
 # A gathered chunk that stays in the processor's cache and below the allocator's limit for
 # returning memory to the system is 2 to 3 times faster than one gather of a large epoch.

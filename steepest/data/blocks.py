@@ -19,8 +19,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from steepest.data.notices import counted
 from steepest.errors import DataError
+from steepest.figures import counted
 
 ALIGNMENT = 64  # bytes, of the buffers in what polars writes
 

@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import polars as pl
 
-from steepest.data.notices import counted
 from steepest.data.typed import MISSING, cleaned, typed
 from steepest.errors import DataError
+from steepest.figures import counted
 
 BLOCK = 2 * 2**20
 BLOCK_PER_COLUMN = 2**13  # some hundred rows at least, as each column of a frame takes its time

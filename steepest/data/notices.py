@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from steepest.errors import DataError
+from steepest.figures import counted
 
 
 @dataclass
@@ -68,11 +69,6 @@ def listed(names: Collection[str], most: int = 10) -> str:
     """Return names for a sentence, the first of many."""
     shown = ", ".join(repr(name) for name in list(names)[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def counted(count: int, one: str, several: str | None = None) -> str:
-    """Return "1 row", "1,250 rows"; `several` where an s does not do."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def shown(value: float) -> str:

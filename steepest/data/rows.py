@@ -5,7 +5,7 @@ So what is found in some rows of a table can be told of the whole table.
 
 from dataclasses import dataclass
 
-from steepest.data.notices import counted
+from steepest.figures import counted
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from steepest.data.batches import gathered, picked
 from steepest.data.blocks import Blocks
-from steepest.data.notices import counted
 from steepest.data.seeds import check_whole, generator
 from steepest.errors import DataError
+from steepest.figures import counted
 
 MEMORY = 256 * 2**20
 LEAST_MEMORY = 32 * 2**20

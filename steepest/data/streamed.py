@@ -11,7 +11,6 @@ import torch
 from steepest.data.blocks import Blocks
 from steepest.data.files import Source
 from steepest.data.memory import memory_of_machine
-from steepest.data.notices import counted
 from steepest.data.seeds import check_whole, drawn
 from steepest.data.stream import MEMORY, Stream, check_memory
 from steepest.data.survey import Split, Survey, surveyed
@@ -20,6 +19,7 @@ from steepest.data.target import Target, Task
 from steepest.data.transform import Transform, fit
 from steepest.data.writing import Writing, naming, uncounted
 from steepest.errors import DataError
+from steepest.figures import counted
 
 LEAST_MEMORY = 128 * 2**20  # of which polars takes a half for itself
 

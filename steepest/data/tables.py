@@ -10,11 +10,12 @@ from torch import Tensor
 from steepest.data.batches import Batches
 from steepest.data.files import Source, label, read_table
 from steepest.data.gathered import Gathered
-from steepest.data.notices import Notices, counted, shown
+from steepest.data.notices import Notices, shown
 from steepest.data.seeds import check_whole, generator
 from steepest.data.target import Target, Task
 from steepest.data.transform import Transform, fit
 from steepest.errors import DataError, nearest
+from steepest.figures import counted
 
 __all__ = ["Table", "Task", "Transform", "load_table", "read_table"]
 

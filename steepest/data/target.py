@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 
 from steepest.data.columns import floats, is_text, mean_and_std, refuse_commas, standardised
-from steepest.data.notices import counted
 from steepest.data.rows import Missing, Row, Trained
 from steepest.data.typed import decimals, grouped, has_grouped
 from steepest.errors import DataError
+from steepest.figures import counted
 
 Task = Literal["regression", "classification"]
 MOST_INFERRED_CLASSES = 10

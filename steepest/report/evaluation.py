@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from steepest.figures import MINUS, counted, short
 from steepest.report.chart import Chart, Key, Reported, Trace, plain, rounded
 from steepest.report.kept import EVALUATION
-from steepest.report.values import MINUS, counted, items, number, read_json, short, text
+from steepest.report.values import items, number, read_json, text
 
 POINTS = 4000  # in a chart, of all runs together
 CLASSES = 100

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from steepest.figures import ABSENT, counted, duration, short
 from steepest.report.chart import Reported
 from steepest.report.curves import Milestones
 from steepest.report.training import said
-from steepest.report.values import ABSENT, counted, duration, number, short, text, whole
+from steepest.report.values import number, text, whole
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ about, much less and it hardly learns. A rule of thumb, so the page marks it and
 from collections.abc import Sequence
 from statistics import median
 
+from steepest.figures import counted, short
 from steepest.report.chart import Chart, Key, Reported, Trace, line, plain, rounded
 from steepest.report.series import Series
-from steepest.report.values import counted, short
 
 HEALTHY = 1e-3
 BAND = (10**-3.5, 10**-2.5)

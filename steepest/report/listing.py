@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from steepest.errors import RecipeError, nearest
+from steepest.figures import ABSENT, duration, short
 from steepest.report.curves import read_milestones
 from steepest.report.kept import KeptRun, labels
 from steepest.report.tables import option_text
-from steepest.report.values import ABSENT, duration, mapping, number, short, whole
+from steepest.report.values import mapping, number, whole
 
 
 @dataclass(frozen=True, kw_only=True)

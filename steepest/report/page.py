@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from steepest.errors import RecipeError
+from steepest.figures import short
 from steepest.report import headline, tables
 from steepest.report.chart import Chart, Reported
 from steepest.report.curves import read_curves
@@ -28,7 +29,6 @@ from steepest.report.kept import labels, read_run
 from steepest.report.layers import BAND_NOTE, ratio_charts
 from steepest.report.learned import read_learned
 from steepest.report.training import loss_chart, metric_charts, step_charts
-from steepest.report.values import short
 
 GENERATOR = '<meta name="generator" content="steepest report">'
 

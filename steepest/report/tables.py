@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from steepest.figures import ABSENT, MINUS, short
 from steepest.report.chart import Reported
 from steepest.report.headline import Compared
 from steepest.report.kept import KeptRun
-from steepest.report.values import ABSENT, MINUS, items, mapping, short, text, whole
+from steepest.report.values import items, mapping, text, whole
 
 MODULES = 500  # rows of a table of modules
 GROUPS = 50

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from steepest.figures import short
 from steepest.report.chart import Chart, Key, Reported, Trace, line, prefers_log
 from steepest.report.series import Point, Series, middles
-from steepest.report.values import short
 
 NOISY = 120  # values of single updates above which their running mean is drawn as well
 MEANS = 80

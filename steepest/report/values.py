@@ -1,4 +1,4 @@
-"""What was read from a file -> values of a known kind; and values -> text for people.
+"""What was read from a file -> values of a known kind.
 
 A run folder may come from a stranger, so nothing in it is taken for what it ought to be.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 JSON_BYTES = 32 * 2**20  # a confusion matrix of 1,000 classes has 7 MB
-ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 TEXT = 300  # characters of a name or an option that are shown
 
 
@@ -80,37 +79,3 @@ def mapping(value: object) -> Mapping[str, Any]:
 def items(value: object) -> list[Any]:
     """Return a list; an empty one for anything else."""
     return value if isinstance(value, list) else []
-
-
-def short(value: float | None) -> str:
-    """Return a number in four digits; a dash for none."""
-    if value is None:
-        return ABSENT
-    if abs(value) < 1e7 and (value == int(value) or abs(value) >= 1000):
-        return f"{value:,.0f}"
-    mantissa, _, exponent = f"{value:.4g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-
-
-def counted(count: float, word: str, ending: str = "s") -> str:
-    """Return "1 epoch", "1,250 epochs"."""
-    return f"{count:,.0f} {word}{'' if count == 1 else ending}"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as people say them."""
-    if seconds is None:
-        return ABSENT
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def size(count: float) -> str:
-    """Return bytes as people say them."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -481,6 +481,6 @@ def test_a_bar_of_eighty_characters_breaks_between_its_figures(monkeypatch: pyte
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     shown = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()][-2:]
     assert shown[0].startswith("houses ")
-    assert shown[0].endswith(" epoch 4/5  loss 0.1235  validation loss 0.25, mse 1235")
+    assert shown[0].endswith(" epoch 4/5  loss 0.1235  validation loss 0.25, mse 1,235")
     assert re.fullmatch(r" +lr 7.19e-05  0:00 left", shown[1])
     assert max(map(len, shown)) <= 80

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steepest.data.notices import counted
 from steepest.data.ordered import Ordered
 from steepest.errors import RunError
+from steepest.figures import counted
 from steepest.train.measured.metrics import rows_of
 from steepest.train.run import Run
 from steepest.train.shown.progress import Place

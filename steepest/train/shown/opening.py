@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from steepest.data.notices import counted
+from steepest.figures import counted
 from steepest.optim import Mixed
 from steepest.train.run import Run
 from steepest.train.shown.summary import readable

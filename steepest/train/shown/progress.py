@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
+from steepest.figures import short
 from steepest.train.kinds import Row
 
 BAR_SECONDS = 0.2  # between two drawings
@@ -116,13 +117,13 @@ class Lines:
             return
         self._last_hundred = hundred
         done = f"batch {place.batch}" + (f"/{place.batches}" if place.batches else "")
-        parts = [_epoch(place), done, f"loss {loss:.4g}", f"lr {lr:.3g}", self._pace.text(place)]
+        parts = [_epoch(place), done, f"loss {short(loss)}", f"lr {lr:.3g}", self._pace.text(place)]
         self._line(parts)
 
     def row(self, place: Place, row: Row) -> None:
         """Write a row's line, unless rows come faster than a log wants them."""
         parts = [_of("epoch", row["epoch"], place.epochs), f"step {place.step}"]
-        parts += [f"loss {row['loss']:.4g}"] if "loss" in row else []
+        parts += [f"loss {short(row['loss'])}"] if "loss" in row else []
         parts += [_measured(row)]
         parts += [f"lr {row['lr']:.3g}"] if "lr" in row else []
         every = math.ceil(place.epochs / EPOCH_LINES) if place.epochs else 0
@@ -172,7 +173,7 @@ class Bar:
         """Draw the bar."""
         fraction = place.fraction()
         left = "" if fraction is None else f"{_clock(self._pace.seconds_left(fraction))} left"
-        parts = [_epoch(place), f"loss {loss:.4g}", self._validation, f"lr {lr:.3g}"]
+        parts = [_epoch(place), f"loss {short(loss)}", self._validation, f"lr {lr:.3g}"]
         parts += [self._pace.text(place), left]
         self._shown.update(
             self._task,
@@ -258,12 +259,11 @@ def _of(what: str, number: int, end: int | None) -> str:
 def _measured(row: Row, most: int | None = None) -> str:
     """Return what validation measured, the loss first: "validation loss 0.25, r2 0.9"."""
     found = {name: value for name, value in row.items() if name.startswith("validation_")}
-    parts = [f"{name.removeprefix('validation_')} {_number(v)}" for name, v in found.items()]
+    parts = [
+        f"{name.removeprefix('validation_')} {'-' if value is None else short(value)}"
+        for name, value in found.items()
+    ]
     return f"validation {', '.join(parts[:most])}" if parts else ""
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _clock(seconds: float) -> str:
