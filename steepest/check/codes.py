@@ -84,5 +84,16 @@ CODES = {
         "The mean over no target is nan, and so are the gradients and then the parameters.",
         "if (target != ignore_index).any(): loss.backward(); optimizer.step()",
     ),
+    # numbers
+    "SC109": Code(
+        "the loss is not finite",
+        "From the next update on the parameters are NaN, and so is all that follows.",
+        "assert torch.isfinite(x).all(); log(p.clamp(min=1e-8)); sqrt(v + 1e-8)",
+    ),
+    "SC110": Code(
+        "losses keep their graphs",
+        "Memory grows with each step, until there is none left.",
+        "total += loss.item()  # or loss.detach()",
+    ),
 }
 """Every code: 1 gradients and steps, 2 parameters, 3 modes and losses, 4 schedules, 5 data."""

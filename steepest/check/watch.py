@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from steepest.check.finding import Finding
 from steepest.check.gradients import Gradients
 from steepest.check.losses import Losses
+from steepest.check.numbers import Numbers
 from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
 
@@ -35,6 +36,7 @@ class Watch:
         self._rules: list[Rules] = [
             Gradients(self.report, self.name),
             Losses(self.report),
+            Numbers(self.report, self.name),
         ]
         self._open = True
         listen(self._rules)
