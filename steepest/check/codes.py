@@ -62,6 +62,42 @@ CODES = {
         "No gradient reaches the parameters of the optimizer: they do not learn.",
         "loss = loss_fn(model(x), y)  # no .detach(), .item(), .numpy() or no_grad() on the way",
     ),
+    # parameters
+    "SC201": Code(
+        "the optimizer holds parameters of another model",
+        "The model that computes the loss is not updated: it does not learn.",
+        "optimizer = SGD(model.parameters(), lr=0.01)  # after the model is made, copied or loaded",
+    ),
+    "SC202": Code(
+        "parameters that get gradients are in no optimizer",
+        "They stay as they were initialised, while the rest of the model learns.",
+        "p.requires_grad_(False)  # if that is meant; else give it to the optimizer",
+    ),
+    "SC203": Code(
+        "every parameter of the optimizer is frozen",
+        "An update skips parameters without a gradient: nothing learns.",
+        "for p in model.head.parameters(): p.requires_grad_(True)",
+    ),
+    "SC204": Code(
+        "a layer was replaced after the optimizer was made",
+        "The optimizer updates the old layer; the new one stays as it was initialised.",
+        "model.head = Linear(64, 10); optimizer = SGD(model.parameters(), lr=0.01)",
+    ),
+    "SC205": Code(
+        "a frozen parameter is moved",
+        "Its old gradient, momentum or weight decay still updates it.",
+        "p.requires_grad_(False); p.grad = None",
+    ),
+    "SC206": Code(
+        "the optimizer's state is that of other parameters",
+        "Each parameter goes on with the momentum and step sizes of another.",
+        "# make the model's parts in the order in which they were when the state was saved",
+    ),
+    "SC207": Code(
+        "a parameter has left its optimizer's state behind",
+        "An update fails, or computes in the wrong precision.",
+        "model = model.to(device, dtype); optimizer = SGD(model.parameters(), lr=0.01)",
+    ),
     # losses
     "SC303": Code(
         "softmax before cross_entropy",

@@ -21,15 +21,21 @@ from torch.optim.optimizer import (
 class Rules:
     """What listens: a family of rules overrides the events that it needs.
 
-    The order of a plain loop: `zeroing`, `forward`, `loss`, `backward_begins`, `backward_ends`,
-    `clipping`, `step_begins`, `step_ends`.
+    The order of a plain loop: `zeroing`, `loss`, `backward_begins`, `backward_ends`, `clipping`,
+    `step_begins`, `step_ends`; then `ungraded_begins`, `forward`, `ungraded_ends`.
     """
 
     def zeroing(self, parameters: Iterable[Tensor]) -> None:
         """Gradients are about to be cleared by `zero_grad` of an optimizer or a module."""
 
+    def ungraded_begins(self) -> None:
+        """`no_grad` or `inference_mode` begins."""
+
+    def ungraded_ends(self) -> None:
+        """The outermost of them has ended."""
+
     def forward(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A model, no part of another one, is about to compute."""
+        """A module is about to compute, while `hear_forwards` is on."""
 
     def loss(self, name: str, prediction: Tensor, target: Any, result: Any) -> None:
         """A loss of torch.nn.functional has been computed."""
@@ -49,6 +55,12 @@ class Rules:
     def step_ends(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer has updated."""
 
+    def loading(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to load a state_dict."""
+
+    def loaded(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer has loaded a state_dict."""
+
     def scheduling(self, scheduler: Any) -> None:
         """A scheduler of torch.optim.lr_scheduler is about to step."""
 
@@ -67,6 +79,9 @@ LOSSES = (
     "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "cross_entropy", "nll_loss",
     "binary_cross_entropy", "binary_cross_entropy_with_logits",
 )  # fmt: skip
+
+_FORWARD = -1  # torch counts hooks from 0
+_hooks = torch.nn.modules.module._global_forward_pre_hooks
 
 _listening: dict[str, list[Callable[..., None]]] = {event: [] for event in EVENTS}
 _undo: list[Callable[[], None]] = []
@@ -90,6 +105,18 @@ def leave(rules: list[Rules]) -> None:
             _undo.pop()()
 
 
+def hear_forwards(on: bool) -> None:
+    """Hear every module's forward, or no more.
+
+    It is not on in a plain loop: a global hook makes each module a microsecond dearer, and
+    torch.compile compiles anew for it. torch's warning of it to compiled modules is held back.
+    """
+    if on:
+        _hooks[_FORWARD] = _forward
+    else:
+        _hooks.pop(_FORWARD, None)
+
+
 def _tell() -> None:
     for event, calls in _listening.items():
         every = (rule for rules in _on for rule in rules)
@@ -105,6 +132,12 @@ def _install() -> None:
     _wrap(torch.autograd, "backward", _backward)
     _wrap(torch.optim.Optimizer, "zero_grad", _optimizer_zero_grad)
     _wrap(nn.Module, "zero_grad", _module_zero_grad)
+    _wrap(torch.optim.Optimizer, "load_state_dict", _load)
+    for context in (torch.no_grad, torch.inference_mode):
+        _wrap(context, "__enter__", _enter)
+        _wrap(context, "__exit__", _exit)
+    _wrap(torch.nn.modules.module, "_has_any_global_hook", _has_other_hook)
+    _undo.append(functools.partial(hear_forwards, False))
     for name in ("clip_grad_norm_", "clip_grad_value_"):
         _wrap_everywhere(torch.nn.utils.clip_grad, name, _clip)
     for name in LOSSES:
@@ -175,6 +208,46 @@ def _module_zero_grad(function: Callable[..., Any], module: nn.Module, *a: Any, 
     for call in _listening["zeroing"]:
         call(parameters)
     return function(module, *a, **k)
+
+
+def _load(function: Callable[..., Any], optimizer: Any, *a: Any, **k: Any) -> Any:
+    for call in _listening["loading"]:
+        call(optimizer)
+    result = function(optimizer, *a, **k)
+    for call in _listening["loaded"]:
+        call(optimizer)
+    return result
+
+
+def _enter(function: Callable[..., Any], context: Any) -> Any:
+    result = function(context)
+    for call in _listening["ungraded_begins"]:
+        call()
+    return result
+
+
+def _exit(function: Callable[..., Any], context: Any, *error: Any) -> Any:
+    result = function(context, *error)
+    if torch.is_grad_enabled():
+        for call in _listening["ungraded_ends"]:
+            call()
+    return result
+
+
+def _has_other_hook(function: Callable[..., Any]) -> Any:
+    own = _hooks.pop(_FORWARD, None)
+    try:
+        return function()
+    finally:
+        if own is not None:
+            _hooks[_FORWARD] = own
+
+
+def _forward(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    if not torch.compiler.is_compiling():
+        named = sys._getframe(1).f_locals.get("kwargs") or {}  # which torch's hook does not get
+        for call in _listening["forward"]:
+            call(module, (*inputs, *named.values()))
 
 
 def _clip(function: Callable[..., Any], parameters: Any, limit: Any, *a: Any, **k: Any) -> Any:

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from steepest.check.finding import Finding
 from steepest.check.gradients import Gradients
 from steepest.check.losses import Losses
+from steepest.check.models import Models
 from steepest.check.numbers import Numbers
+from steepest.check.parameters import Parameters
+from steepest.check.states import States
 from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
 
@@ -28,13 +31,23 @@ class Watch:
         stop: whether the first fact raises `FactError`.
     """
 
-    def __init__(self, models: Iterable[nn.Module] = (), *, stop: bool = False) -> None:
+    def __init__(
+        self,
+        models: Iterable[nn.Module] = (),
+        *,
+        stop: bool = False,
+        expect_frozen: str | Iterable[str] = (),
+    ) -> None:
         self.models = list(models)
+        known = Models(self.models)
+        self._found_models = known
         self.stop = stop
         self._found: dict[tuple[str, Place | None], Finding] = {}
         self._names: dict[int, str] = {}
         self._rules: list[Rules] = [
             Gradients(self.report, self.name),
+            Parameters(self.report, self.name, known, expect_frozen),
+            States(self.report, self.name),
             Losses(self.report),
             Numbers(self.report, self.name),
         ]
@@ -74,11 +87,23 @@ class Watch:
         if id(p) not in self._names:
             named = (pair for model in self.models for pair in model.named_parameters())
             self._names = {id(q): name for name, q in named}
-        return self._names.get(id(p), f"a parameter of shape {tuple(p.shape)}")
+        name = self._names.get(id(p)) or self._found_models.name(p)
+        return name or f"a parameter of shape {tuple(p.shape)}"
 
 
 def watch(
-    model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None, **known: Any
+    model: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    expect_frozen: str | Iterable[str] = (),
+    **known: Any,
 ) -> Watch:
-    """Watch a training loop from here on; also a context manager."""
-    return Watch([] if model is None else [model])
+    """Watch a training loop from here on; also a context manager.
+
+    Args:
+        model: the model; None looks for those that have an optimizer.
+        optimizer: its optimizer.
+        expect_frozen: names of parameters that need no optimizer, as "backbone.*".
+        known: what else is known.
+    """
+    return Watch([] if model is None else [model], expect_frozen=expect_frozen)
