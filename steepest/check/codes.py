@@ -98,6 +98,17 @@ CODES = {
         "An update fails, or computes in the wrong precision.",
         "model = model.to(device, dtype); optimizer = SGD(model.parameters(), lr=0.01)",
     ),
+    # modes
+    "SC301": Code(
+        "training in eval mode",
+        "Dropout is off and BatchNorm uses old statistics, as if they were not there.",
+        "model.train()  # before the loop, and after each evaluation",
+    ),
+    "SC302": Code(
+        "evaluating in train mode",
+        "Dropout spoils the predictions, and BatchNorm learns from the data of the evaluation.",
+        "model.eval()  # and model.train() after it",
+    ),
     # losses
     "SC303": Code(
         "softmax before cross_entropy",

@@ -11,6 +11,7 @@ from steepest.check.gradients import Gradients
 from steepest.check.losses import Losses
 from steepest.check.models import Models
 from steepest.check.numbers import Numbers
+from steepest.check.modes import Modes
 from steepest.check.parameters import Parameters
 from steepest.check.states import States
 from steepest.check.taps import Rules, leave, listen
@@ -48,6 +49,7 @@ class Watch:
             Gradients(self.report, self.name),
             Parameters(self.report, self.name, known, expect_frozen),
             States(self.report, self.name),
+            Modes(self.report, known),
             Losses(self.report),
             Numbers(self.report, self.name),
         ]
