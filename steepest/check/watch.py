@@ -10,8 +10,8 @@ from steepest.check.finding import Finding
 from steepest.check.gradients import Gradients
 from steepest.check.losses import Losses
 from steepest.check.models import Models
-from steepest.check.numbers import Numbers
 from steepest.check.modes import Modes
+from steepest.check.numbers import Numbers
 from steepest.check.parameters import Parameters
 from steepest.check.states import States
 from steepest.check.taps import Rules, leave, listen
