@@ -16,25 +16,16 @@ from steepest import optim, schedules
 from steepest.data import Batches
 from steepest.errors import CheckpointError, RecipeError
 from steepest.train import (
-    Report,
     Run,
     RunError,
     Stopped,
-    read_metrics,
     train,
 )
 from steepest.train.files.checkpoints import Checkpoints
-from steepest.train.shown import picture
 
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
 Y = X.sum(1, keepdim=True)
 EPOCHS, BATCHES = 3, 4  # the last batch of an epoch has 2 rows
-
-
-@pytest.fixture(autouse=True)
-def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes longer than all the rest."""
-    monkeypatch.setattr(picture, "draw_losses", lambda *_: None)
 
 
 class Drawn(TensorDataset):
@@ -87,106 +78,82 @@ SCHEDULES = {
 }
 
 
-def make(
-    folder: Path,
-    source: str = "Batches",
-    optimizer: str = "Adam",
-    schedule: str = "cosine",
-    stop: int | None = None,
-    **changed: Any,
-) -> Run:
-    torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Linear(8, 1))
-    made = OPTIMIZERS[optimizer](model.parameters())
-    calls = 0
+@pytest.fixture
+def make(make: Any) -> Any:
+    """`make(folder, ...)` returns a small run, its parts by their names above."""
 
-    def loss_fn(prediction: Tensor, target: Tensor) -> Tensor:
-        nonlocal calls
-        calls += model.training
-        if calls == stop and model.training:
-            signal.raise_signal(signal.SIGINT)
-        return nn.functional.mse_loss(prediction, target)
+    def made(
+        folder: Path,
+        source: str = "Batches",
+        optimizer: str = "Adam",
+        schedule: str = "cosine",
+        **changed: Any,
+    ) -> Run:
+        named = {"optimizer": OPTIMIZERS[optimizer], "schedule": SCHEDULES[schedule]}
+        return make(**{"folder": folder, "batches": SOURCES[source](), **named, **changed})
 
-    options: dict[str, Any] = {
-        "model": model,
-        "optimizer": made,
-        "loss_fn": loss_fn,
-        "batches": SOURCES[source](),
-        "validation": Batches(X, Y, shuffle=False, batch_size=5),
-        "epochs": EPOCHS,
-        "schedule": SCHEDULES[schedule](made),
-        "folder": folder,
-        "log_steps": 3,
-        "progress": False,
-    }
-    return Run(**(options | changed))
+    return made
 
 
 def place_of(folder: Path) -> list[int]:
     return Checkpoints(folder / "checkpoints").newest().state["kept"]["place"]
 
 
-def outcome(run: Run, report: Report) -> dict[str, Any]:
-    assert report.folder is not None
-    rows = read_metrics(report.folder / "metrics.jsonl")
-    return {
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "rows": [{k: v for k, v in row.items() if k != "seconds"} for row in rows],
-        "history": [{k: v for k, v in row.items() if k != "seconds"} for row in report.history],
-        "random": [torch.get_rng_state(), random.random(), float(np.random.rand())],
-    }
+@pytest.fixture
+def stopped_and_resumed(make: Any, outcome: Any) -> Any:
+    """`stopped_and_resumed(folder, stops, ...)` returns what a run leaves that is stopped there."""
+
+    def found(folder: Path, stops: list[int], **how: Any) -> dict[str, Any]:
+        done = 0
+        for stop in stops:
+            with pytest.raises(Stopped, match=f"stopped after step {stop}") as caught:
+                train(make(folder, stop=stop - done, resume=done > 0, **how))
+            assert (caught.value.step, caught.value.signal) == (stop, signal.SIGINT)
+            done = stop
+        run = make(folder, resume=True, **how)
+        return outcome(run, train(run))
+
+    return found
 
 
-def assert_same(a: Any, b: Any) -> None:
-    if isinstance(a, Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for one, other in zip(a, b, strict=True):
-            assert_same(one, other)
-    else:
-        assert a == b
+@pytest.fixture
+def uninterrupted(make: Any, outcome: Any, tmp_path: Path) -> Any:
+    """`uninterrupted(...)` returns what a run leaves that is never stopped."""
+
+    def found(**how: Any) -> dict[str, Any]:
+        run = make(tmp_path / "whole", **how)
+        return outcome(run, train(run))
+
+    return found
 
 
-def stopped_and_resumed(tmp_path: Path, stops: list[int], **how: Any) -> dict[str, Any]:
-    folder = tmp_path / "stopped"
-    done = 0
-    for stop in stops:
-        with pytest.raises(Stopped, match=f"stopped after step {stop}") as caught:
-            train(make(folder, stop=stop - done, resume=done > 0, **how))
-        assert (caught.value.step, caught.value.signal) == (stop, signal.SIGINT)
-        done = stop
-    run = make(folder, resume=True, **how)
-    return outcome(run, train(run))
+def test_at_every_step(uninterrupted: Any, stopped_and_resumed: Any, same: Any, tmp_path: Path):
+    whole = uninterrupted()
+    for stop in range(1, EPOCHS * BATCHES + 1):
+        same(whole, stopped_and_resumed(tmp_path / str(stop), [stop]))
 
 
-def uninterrupted(tmp_path: Path, **how: Any) -> dict[str, Any]:
-    run = make(tmp_path / "whole", **how)
-    return outcome(run, train(run))
-
-
-@pytest.mark.parametrize("stop", range(1, EPOCHS * BATCHES + 1))
-def test_at_every_step(tmp_path: Path, stop: int):
-    assert_same(uninterrupted(tmp_path), stopped_and_resumed(tmp_path, [stop]))
-
-
-@pytest.mark.parametrize("stops", [[2], [4], [5, 7, 8]], ids=str)
 @pytest.mark.parametrize("source", SOURCES)
-def test_with_every_source(tmp_path: Path, source: str, stops: list[int]):
-    whole = uninterrupted(tmp_path, source=source)
-    assert_same(whole, stopped_and_resumed(tmp_path, stops, source=source))
+def test_with_every_source(
+    uninterrupted: Any, stopped_and_resumed: Any, same: Any, tmp_path: Path, source: str
+):
+    whole = uninterrupted(source=source)
+    for stops in ([2], [4], [5, 7, 8]):
+        same(whole, stopped_and_resumed(tmp_path / str(stops), stops, source=source))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_with_every_optimizer_and_schedule(tmp_path: Path, optimizer: str, schedule: str):
+def test_with_every_optimizer_and_schedule(
+    uninterrupted: Any,
+    stopped_and_resumed: Any,
+    same: Any,
+    tmp_path: Path,
+    optimizer: str,
+    schedule: str,
+):
     how = {"optimizer": optimizer, "schedule": schedule}
-    assert_same(uninterrupted(tmp_path, **how), stopped_and_resumed(tmp_path, [3, 9], **how))
+    same(uninterrupted(**how), stopped_and_resumed(tmp_path / "a", [3, 9], **how))
 
 
 class Mine:
@@ -220,19 +187,26 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_with_schedulers_that_keep_more_than_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    uninterrupted: Any,
+    stopped_and_resumed: Any,
+    same: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ):
     monkeypatch.setitem(SCHEDULES, "this", SCHEDULERS[kind])
-    whole = uninterrupted(tmp_path, schedule="this")
-    assert_same(whole, stopped_and_resumed(tmp_path, [3, 4, 9], schedule="this"))
+    whole = uninterrupted(schedule="this")
+    same(whole, stopped_and_resumed(tmp_path / "a", [3, 4, 9], schedule="this"))
 
 
-def test_without_validation_and_with_workers(tmp_path: Path):
+def test_without_validation_and_with_workers(
+    uninterrupted: Any, stopped_and_resumed: Any, same: Any, tmp_path: Path
+):
     how = {"batches": loader(Drawn, num_workers=1), "validation": None}
-    assert_same(uninterrupted(tmp_path, **how), stopped_and_resumed(tmp_path, [6], **how))
+    same(uninterrupted(**how), stopped_and_resumed(tmp_path / "a", [6], **how))
 
 
-def test_between_two_validation_batches(tmp_path: Path):
+def test_between_two_validation_batches(make: Any, outcome: Any, same: Any, tmp_path: Path):
     seen = 0
 
     def metric(prediction: Tensor, target: Tensor) -> Tensor:
@@ -248,10 +222,10 @@ def test_between_two_validation_batches(tmp_path: Path):
     assert place_of(folder) == [1, 4, 8, 28]
     run = make(folder, metrics={"mean": metric}, resume=True)
     whole = make(tmp_path / "whole", metrics={"mean": metric})
-    assert_same(outcome(whole, train(whole)), outcome(run, train(run)))
+    same(outcome(whole, train(whole)), outcome(run, train(run)))
 
 
-def test_from_a_checkpoint_of_the_clock(tmp_path: Path):
+def test_from_a_checkpoint_of_the_clock(make: Any, outcome: Any, same: Any, tmp_path: Path):
     """A run that dies without a word goes on from its last checkpoint, its metrics cut back."""
 
     class DiedError(Exception):
@@ -274,21 +248,21 @@ def test_from_a_checkpoint_of_the_clock(tmp_path: Path):
     assert place_of(folder) == [1, 4, 8, 28]
     run = make(folder, metrics={"mean": metric}, resume=True)
     whole = make(tmp_path / "whole", metrics={"mean": metric})
-    assert_same(outcome(whole, train(whole)), outcome(run, train(run)))
+    same(outcome(whole, train(whole)), outcome(run, train(run)))
 
 
-def test_more_epochs(tmp_path: Path):
+def test_more_epochs(make: Any, outcome: Any, same: Any, tmp_path: Path):
     train(make(tmp_path / "a", schedule="none"))
     longer = make(tmp_path / "a", schedule="none", resume=True, epochs=5)
     whole = make(tmp_path / "b", schedule="none", epochs=5)
-    assert_same(outcome(whole, train(whole)), outcome(longer, train(longer)))
+    same(outcome(whole, train(whole)), outcome(longer, train(longer)))
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path: Path):
+def test_a_finished_run_stays_as_it_is(make: Any, outcome: Any, same: Any, tmp_path: Path):
     run = make(tmp_path / "a")
     before = outcome(run, train(run))
     again = make(tmp_path / "a", resume=True)
-    assert_same(before, outcome(again, train(again)))
+    same(before, outcome(again, train(again)))
 
 
 REFUSED = {
@@ -301,14 +275,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("changed", "message"), REFUSED.values(), ids=REFUSED)
-def test_another_run_is_refused(tmp_path: Path, changed: dict[str, Any], message: str):
+def test_another_run_is_refused(
+    make: Any, same: Any, tmp_path: Path, changed: dict[str, Any], message: str
+):
     with pytest.raises(Stopped):
         train(make(tmp_path / "a", stop=9))
     run = make(tmp_path / "a", resume=True, **changed)
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
         train(run)
-    assert_same(before, run.model.state_dict())
+    same(before, run.model.state_dict())
     assert not run.optimizer.state_dict()["state"]
 
 
@@ -321,17 +297,19 @@ def test_another_run_is_refused(tmp_path: Path, changed: dict[str, Any], message
     ],
     ids=["other names", "another shape", "another dtype"],
 )
-def test_another_model_is_refused(tmp_path: Path, model: nn.Module, message: str):
+def test_another_model_is_refused(
+    make: Any, same: Any, tmp_path: Path, model: nn.Module, message: str
+):
     with pytest.raises(Stopped):
         train(make(tmp_path / "a", stop=2))
     own = optim.Adam(model.parameters())
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
         train(replace(make(tmp_path / "a", resume=True), model=model, optimizer=own))
-    assert_same(before, model.state_dict())
+    same(before, model.state_dict())
 
 
-def test_a_damaged_checkpoint_changes_nothing(tmp_path: Path):
+def test_a_damaged_checkpoint_changes_nothing(make: Any, same: Any, tmp_path: Path):
     with pytest.raises(Stopped):
         train(make(tmp_path / "a", stop=5))
     for path in (tmp_path / "a" / "checkpoints").iterdir():
@@ -341,31 +319,31 @@ def test_a_damaged_checkpoint_changes_nothing(tmp_path: Path):
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"No checkpoint in .* is whole: .*cut short"):
         train(run)
-    assert_same(before, run.model.state_dict())
+    same(before, run.model.state_dict())
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == metrics
 
 
-def test_a_run_does_not_write_over_another(tmp_path: Path):
+def test_a_run_does_not_write_over_another(make: Any, tmp_path: Path):
     train(make(tmp_path / "a"))
     with pytest.raises(RecipeError, match="holds an earlier one"):
         train(make(tmp_path / "a"))
 
 
-def test_a_state_that_cannot_be_kept_is_refused_before_training(tmp_path: Path):
+def test_a_state_that_cannot_be_kept_is_refused_before_training(make: Any, tmp_path: Path):
     run = make(tmp_path / "a", optimizer="a user's", stop=1)
     run.optimizer.param_groups[0]["path"] = Path("x")
     with pytest.raises(CheckpointError, match=r"got pathlib.*PosixPath in state"):
         train(run)
 
 
-def test_a_state_that_cannot_be_kept_any_more_fails_the_run(tmp_path: Path):
+def test_a_state_that_cannot_be_kept_any_more_fails_the_run(make: Any, tmp_path: Path):
     run = make(tmp_path / "a", optimizer="a user's")
     run.optimizer.register_step_post_hook(lambda o, *_: o.param_groups[0].update(path=Path("x")))
     with pytest.raises(RunError, match=r"got pathlib.*PosixPath in state"):
         train(run)
 
 
-def test_signals_are_given_back(tmp_path: Path):
+def test_signals_are_given_back(make: Any, tmp_path: Path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     train(make(tmp_path / "a"))
     with pytest.raises(Stopped):
