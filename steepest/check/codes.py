@@ -142,5 +142,26 @@ CODES = {
         "Memory grows with each step, until there is none left.",
         "total += loss.item()  # or loss.detach()",
     ),
+    # schedules
+    "SC401": Code(
+        "the schedule is stepped before the optimizer",
+        "The first lr is never used, and each other one comes a step early.",
+        "optimizer.step(); scheduler.step()",
+    ),
+    "SC402": Code(
+        "a schedule of epochs is stepped with each update",
+        "The lr is through its schedule within the first epoch or two.",
+        "for epoch in range(epochs): train(); scheduler.step()  # once for each epoch",
+    ),
+    "SC403": Code(
+        "a schedule of updates is stepped with each epoch",
+        "The lr stays at the beginning of its schedule: it never warms up, or never decays.",
+        "optimizer.step(); scheduler.step()  # with each update",
+    ),
+    "SC404": Code(
+        "fewer updates than planned",
+        "The model is not trained as long as was meant, and a schedule ends too early.",
+        "for epoch in range(math.ceil(steps / len(loader))): ...",
+    ),
 }
 """Every code: 1 gradients and steps, 2 parameters, 3 modes and losses, 4 schedules, 5 data."""

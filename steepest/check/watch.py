@@ -13,6 +13,7 @@ from steepest.check.models import Models
 from steepest.check.modes import Modes
 from steepest.check.numbers import Numbers
 from steepest.check.parameters import Parameters
+from steepest.check.schedules import Schedules
 from steepest.check.states import States
 from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
@@ -38,6 +39,7 @@ class Watch:
         *,
         stop: bool = False,
         expect_frozen: str | Iterable[str] = (),
+        expect_steps: int | None = None,
     ) -> None:
         self.models = list(models)
         known = Models(self.models)
@@ -52,6 +54,7 @@ class Watch:
             Modes(self.report, known),
             Losses(self.report),
             Numbers(self.report, self.name),
+            Schedules(self.report, expect_steps),
         ]
         self._open = True
         listen(self._rules)
@@ -98,6 +101,7 @@ def watch(
     optimizer: torch.optim.Optimizer | None = None,
     *,
     expect_frozen: str | Iterable[str] = (),
+    expect_steps: int | None = None,
     **known: Any,
 ) -> Watch:
     """Watch a training loop from here on; also a context manager.
@@ -106,6 +110,7 @@ def watch(
         model: the model; None looks for those that have an optimizer.
         optimizer: its optimizer.
         expect_frozen: names of parameters that need no optimizer, as "backbone.*".
+        expect_steps: how many updates the training is to make.
         known: what else is known.
     """
-    return Watch([] if model is None else [model], expect_frozen=expect_frozen)
+    return Watch([] if model is None else [model], expect_frozen=expect_frozen, expect_steps=expect_steps)
