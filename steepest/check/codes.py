@@ -163,5 +163,16 @@ CODES = {
         "The model is not trained as long as was meant, and a schedule ends too early.",
         "for epoch in range(math.ceil(steps / len(loader))): ...",
     ),
+    # data
+    "SC501": Code(
+        "the same order in every epoch",
+        "Each batch holds the same rows every time: the model learns their order, and less well.",
+        "DataLoader(dataset, shuffle=True)  # or sampler.set_epoch(epoch), without a fixed seed",
+    ),
+    "SC502": Code(
+        "workers hand out equal batches",
+        "Each row comes once for each worker: an epoch is as many times longer, and learns less.",
+        "info = get_worker_info(); rows = rows[info.id :: info.num_workers]  # in __iter__",
+    ),
 }
 """Every code: 1 gradients and steps, 2 parameters, 3 modes and losses, 4 schedules, 5 data."""

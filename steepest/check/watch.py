@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steepest.check.data import Data
 from steepest.check.finding import Finding
 from steepest.check.gradients import Gradients
 from steepest.check.losses import Losses
@@ -55,6 +56,7 @@ class Watch:
             Losses(self.report),
             Numbers(self.report, self.name),
             Schedules(self.report, expect_steps),
+            Data(self.report),
         ]
         self._open = True
         listen(self._rules)
@@ -113,4 +115,6 @@ def watch(
         expect_steps: how many updates the training is to make.
         known: what else is known.
     """
-    return Watch([] if model is None else [model], expect_frozen=expect_frozen, expect_steps=expect_steps)
+    return Watch(
+        [] if model is None else [model], expect_frozen=expect_frozen, expect_steps=expect_steps
+    )
