@@ -115,7 +115,7 @@ class Losses(Rules):
         if name == "cross_entropy" and prediction.dim() > 1 and prediction.shape[1] > 1:
             rows = _some(prediction)
             if _sums_to_1(rows, 1e-2 if made == "SoftmaxBackward0" else 1e-3):
-                if made == "SoftmaxBackward0" or rows.numel() >= ROWS * rows.shape[1]:
+                if made == "SoftmaxBackward0" or _differ(rows):
                     what = (
                         "cross_entropy takes logits and was given probabilities: all "
                         f"{_count(rows)} rows looked at are at least 0 and sum to 1"
@@ -159,6 +159,11 @@ def _some(prediction: Tensor) -> Tensor:
     for dim in range(2, rows.dim()):
         rows = rows.narrow(dim, 0, min(4, rows.shape[dim]))
     return rows
+
+
+def _differ(rows: Tensor) -> bool:
+    """Tell whether enough rows are looked at, and they are not what a zero layer gives to all."""
+    return _count(rows) >= ROWS and bool((rows != rows[:1]).any())
 
 
 def _count(rows: Tensor) -> int:

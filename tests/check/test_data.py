@@ -115,14 +115,16 @@ def shuffled(parts: Parts) -> None:
 
 
 def drawn(parts: Parts) -> None:
+    rows = Drawn()
     for _ in range(3):
-        for x in DataLoader(Drawn(), batch_size=8):
+        for x in DataLoader(rows, batch_size=8):
             parts.update(x)
 
 
 def alike(parts: Parts) -> None:
+    rows = Alike()
     for _ in range(3):
-        for x in DataLoader(Alike(), batch_size=8):
+        for x in DataLoader(rows, batch_size=8):
             parts.update(x)
 
 
@@ -160,8 +162,9 @@ def two_trainings_with_one_seed(parts: Parts) -> None:
 
 
 def stream_in_order(parts: Parts) -> None:
+    rows = Streamed(divided=True)
     for _ in range(3):
-        for x in DataLoader(Streamed(divided=True), batch_size=8):
+        for x in DataLoader(rows, batch_size=8):
             parts.update(x)
 
 
