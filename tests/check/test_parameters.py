@@ -37,6 +37,17 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = STEPS
         optimizer.step()
 
 
+class Experts(nn.Module):
+    """Three, of which the last is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(mlp() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.experts[0](x) + self.experts[1](x)
+
+
 # ---- wrong loops ---------------------------------------------------------------------------------
 
 
@@ -91,6 +102,15 @@ def half_of_the_parameters_with_a_closure() -> None:
 
     for _ in range(STEPS):
         optimizer.step(closure)  # SC202
+
+
+def one_of_the_experts() -> None:
+    model = Experts()
+    optimizer = sgd(model.experts[0], model.experts[2])
+    for _ in range(STEPS):
+        model.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()  # SC202
 
 
 def all_frozen() -> None:
@@ -184,12 +204,23 @@ def in_half_precision_later() -> None:
     optimizer.step()  # SC207
 
 
+def in_half_precision_after_loading() -> None:
+    model = mlp()
+    saved, optimizer = sgd(model, momentum=0.9), sgd(model, momentum=0.9)
+    train(model, saved)
+    optimizer.load_state_dict(saved.state_dict())
+    model.bfloat16()
+    nn.functional.mse_loss(model(X.bfloat16()), Y.bfloat16()).backward()
+    optimizer.step()  # SC207
+
+
 WRONG = [
     (of_another_model, "SC201"),
     (of_a_copy, "SC201"),
     (of_an_older_model_later, "SC201"),
     (half_of_the_parameters, "SC202"),
     (half_of_the_parameters_with_a_closure, "SC202"),
+    (one_of_the_experts, "SC202"),
     (all_frozen, "SC203"),
     (new_head, "SC204"),
     (new_head_later, "SC204"),
@@ -199,6 +230,7 @@ WRONG = [
     (state_of_another_order, "SC206"),
     (in_half_precision, "SC207"),
     (in_half_precision_later, "SC207"),
+    (in_half_precision_after_loading, "SC207"),
 ]
 
 
@@ -259,14 +291,6 @@ def mean_teacher() -> None:
 
 
 def experts() -> None:
-    class Experts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.experts = nn.ModuleList(mlp() for _ in range(3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.experts[0](x) + self.experts[1](x)
-
     model = Experts()
     train(model, torch.optim.Adam(model.parameters()))
 
@@ -365,6 +389,52 @@ def half_by_hand() -> None:
             p.data -= 0.01 * p.grad
 
 
+def half_with_old_gradients() -> None:
+    model = mlp()
+    loss_of(model).backward()
+    optimizer = sgd(model[2])
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model[2](model[:2](X).detach()), Y).backward()
+        optimizer.step()
+
+
+def half_by_a_later_optimizer() -> None:
+    model = mlp()
+    often = sgd(model[2])
+    train(model, often, 1)
+    rarely = sgd(model[0])
+    for step in range(2 * STEPS):
+        often.zero_grad()
+        loss_of(model).backward()
+        often.step()
+        if step % STEPS == STEPS - 1:
+            rarely.step()
+            rarely.zero_grad()
+
+
+def frozen_with_a_gradient_of_zeros() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    train(model, optimizer)
+    model[0].requires_grad_(False)
+    for _ in range(STEPS):
+        optimizer.zero_grad(set_to_none=False)
+        loss_of(model).backward()
+        optimizer.step()
+
+
+def state_in_higher_precision() -> None:
+    model = mlp().bfloat16()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, foreach=False)
+    for p in model.parameters():
+        optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p, dtype=torch.float32)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(X.bfloat16()), Y.bfloat16()).backward()
+        optimizer.step()
+
+
 def a_free_parameter() -> None:
     model, scale = mlp(), nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([*model.parameters(), scale], lr=0.01)
@@ -442,7 +512,10 @@ def compiled() -> None:
 RIGHT = [
     plain, frozen_backbone, frozen_backbone_in_the_optimizer, low_rank_adapter, tied_weights,
     mean_teacher, experts, adversarial, adversarial_examples, two_phases, meta_learning,
-    actor_and_critic, an_image_is_optimized, a_loss_is_a_model, half_by_hand, a_free_parameter,
+    actor_and_critic, an_image_is_optimized, a_loss_is_a_model, half_by_hand,
+    half_with_old_gradients,
+    half_by_a_later_optimizer, frozen_with_a_gradient_of_zeros, state_in_higher_precision,
+    a_free_parameter,
     evolution, higher_precision, resumed, double_precision_with_its_state, in_the_backward,
     compiled,
 ]  # fmt: skip
