@@ -214,6 +214,12 @@ def frozen_statistics() -> None:
         epoch(model, optimizer)
 
 
+def dropout_alone_in_train_mode() -> None:
+    model = net().eval()
+    model[3].train()
+    epoch(model, sgd(model))
+
+
 def nothing_with_two_modes() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Dropout(0.0), nn.Linear(4, 1))
     model.eval()
@@ -309,9 +315,9 @@ def monte_carlo_dropout() -> None:
 def monte_carlo_dropout_alone() -> None:
     model = net()
     epoch(model, sgd(model))
-    model.eval()
-    model[3].train()
     with torch.no_grad():
+        model.eval()
+        model[3].train()
         for x, _ in BATCHES:
             model(x)
 
@@ -326,7 +332,8 @@ def one_batch_for_the_progress_bar() -> None:
 
 
 RIGHT = [
-    plain, compiled, without_no_grad, frozen_statistics, nothing_with_two_modes,
+    plain, compiled, without_no_grad, frozen_statistics, dropout_alone_in_train_mode,
+    nothing_with_two_modes,
     frozen_backbone_in_eval_mode, adversarial_examples, adversarial, mean_teacher, own_targets,
     averaged_weights, monte_carlo_dropout, monte_carlo_dropout_alone,
     one_batch_for_the_progress_bar,
