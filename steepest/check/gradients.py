@@ -32,11 +32,13 @@ class Mark:
         added: where that was.
     """
 
-    __slots__ = ("_gradient", "_untouched", "_version", "added", "p", "state")
+    __slots__ = ("_gradient", "_holds", "_looks", "_untouched", "_version", "added", "p", "state")
 
     def __init__(self, p: Tensor) -> None:
         self.p = p
         self.added: Place | None = None
+        self._looks = 0
+        self._holds = True  # whether the last look found anything but zeros
         self.used()
 
     def used(self) -> None:
@@ -50,8 +52,16 @@ class Mark:
         return self.state == "used" and self._is_as_it_was()
 
     def backward_begins(self) -> None:
-        """Note whether the gradient is as it was when last seen."""
+        """Note whether the gradient is as it was when last seen.
+
+        One that is zero was cleared in a way that no version tells, by `.data` or in a kernel.
+        """
         self._untouched = self._is_as_it_was()
+        if self._untouched and self.state == "used":
+            if self._looks < FIRST or self._looks % SELDOM == 0:
+                self._holds = _holds_any(self.p.grad)
+            self._looks += 1
+            self._untouched = self._holds
 
     def backward_ends(self, where: Callable[[], Place | None]) -> None:
         """Note what has become of the gradient."""
@@ -72,7 +82,7 @@ class Mark:
     def _look(self) -> None:
         gradient = self.p.grad
         self._gradient = _nothing if gradient is None else weakref.ref(gradient)
-        self._version = -1 if gradient is None else gradient._version
+        self._version = -1 if gradient is None else _local(gradient)._version
         self._untouched = True
 
     def _is_as_it_was(self) -> bool:
@@ -80,7 +90,7 @@ class Mark:
         return (
             gradient is not None
             and self._gradient() is gradient
-            and self._version == gradient._version
+            and self._version == _local(gradient)._version
         )
 
 
@@ -106,6 +116,7 @@ class Sample:
 
 def _some(tensor: Tensor) -> Tensor:
     """Return up to 64 numbers of a tensor, evenly spaced where it lies in one piece."""
+    tensor = _local(tensor)
     if tensor.layout is not torch.strided or not tensor.is_contiguous():
         return tensor.new_zeros(0)
     flat = tensor.view(-1)
@@ -221,7 +232,7 @@ class Gradients(Rules):
         book = self.book(optimizer)
         book.where = book.where or here()
         summed = [mark for mark in book.marks if mark.is_summed]
-        if summed and any(bool(mark.p.grad.any()) for mark in summed):  # pyright: ignore
+        if any(_holds_any(mark.p.grad) for mark in summed):
             mark = summed[0]
             self.report(
                 "SC101",
@@ -316,7 +327,17 @@ def _with_gradient(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
 
 def _any_number(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether any gradient holds anything but zeros."""
-    return any(bool(p.grad.any()) for p in _with_gradient(optimizer))  # pyright: ignore
+    return any(_holds_any(p.grad) for p in _with_gradient(optimizer))
+
+
+def _holds_any(gradient: Tensor | None) -> bool:
+    """Tell whether a gradient holds anything but zeros."""
+    return gradient is not None and bool(_local(gradient).any())
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a DTensor, which would ask the others at each operation."""
+    return tensor if type(tensor) is Tensor else getattr(tensor, "_local_tensor", tensor)
 
 
 def _lr(group: dict[str, Any]) -> float:

@@ -20,7 +20,7 @@ class Parts:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+        self.model: nn.Module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         self.loss_fn = nn.MSELoss()
 
@@ -182,8 +182,43 @@ def cleared_by_hand(parts: Parts) -> None:
             p.grad.zero_()
 
 
+def cleared_by_data(parts: Parts) -> None:
+    for _ in range(STEPS):
+        parts.loss().backward()
+        parts.optimizer.step()
+        for p in parts.model.parameters():
+            assert p.grad is not None
+            p.grad.data.zero_()  # which torch does not count as a change
+
+
+class Rows(nn.Module):
+    """A table of which each batch uses some rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 1, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table((9 * x[:, 0].sigmoid()).long())
+
+
+def sparse_no_zero_grad(parts: Parts) -> None:
+    parts.model = Rows()
+    parts.optimizer = torch.optim.SGD(parts.model.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        parts.loss().backward()  # SC101
+        parts.optimizer.step()
+
+
+def sparse(parts: Parts) -> None:
+    parts.model = Rows()
+    parts.optimizer = torch.optim.SGD(parts.model.parameters(), lr=0.01)
+    zero_grad(parts)
+
+
 WRONG = [
     (no_zero_grad, "SC101"),
+    (sparse_no_zero_grad, "SC101"),
     (zero_grad_late, "SC102"),
     (zero_grad_in_place_late, "SC102"),
     (no_backward, "SC103"),
@@ -204,6 +239,8 @@ RIGHT = [
     clip_unscaled,
     accumulated,
     cleared_by_hand,
+    cleared_by_data,
+    sparse,
 ]
 
 

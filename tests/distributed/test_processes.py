@@ -24,3 +24,8 @@ GLOO = pytest.mark.skipif(
 def test_trains_to_the_same_parameters(worker, worlds, run):
     for world in worlds:
         run(worker, world=world)
+
+
+@GLOO
+def test_a_watch_is_silent_of_clean_programs_and_waits_for_no_other_process(run):
+    run("check", world=2)
