@@ -4,9 +4,10 @@ The programs are the public functions of the files in clean/, as a person would 
 with a single model and optimizer takes `tell`, which it calls with both.
 """
 
+import gc
 import inspect
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,8 +41,18 @@ def facts(watched: Watch) -> list[Finding]:
     return [finding for finding in watched.findings() if finding.is_fact]
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script. is deprecated")  # torch's jvp
 PROGRAMS = programs()
 TELLING = [param for param in PROGRAMS if takes_tell(param.values[0])]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_memory() -> Iterator[None]:
+    """Leave what other tests have made out of each look through memory, which is quick then."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -284,6 +284,17 @@ def gradients_zeroed_by_hand(tell):
             p.grad.detach_().zero_()
 
 
+def gradients_zeroed_by_data(tell):
+    model = _mlp()
+    optimizer = torch.optim.Adam(model.parameters())
+    tell(model, optimizer)
+    for x, y in _batches():
+        F.mse_loss(model(x), y).backward()
+        optimizer.step()
+        for p in model.parameters():
+            p.grad.data.zero_()
+
+
 def gradients_zeroed_at_once_by_foreach(tell):
     model = _mlp()
     optimizer = torch.optim.Adam(model.parameters())
