@@ -20,6 +20,10 @@ from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
 
 
+BEHIND = {"SC103": ("SC203",), "SC108": ("SC201", "SC203", "SC204")}
+"""Codes that another one explains, where both are found at one line."""
+
+
 class FactError(BaseException):
     """A fact, where a watch is to stop at the first one; no `except Exception` hides it."""
 
@@ -49,8 +53,8 @@ class Watch:
         self._found: dict[tuple[str, Place | None], Finding] = {}
         self._names: dict[int, str] = {}
         self._rules: list[Rules] = [
-            Gradients(self.report, self.name),
             Parameters(self.report, self.name, known, expect_frozen),
+            Gradients(self.report, self.name),
             States(self.report, self.name),
             Modes(self.report, known),
             Losses(self.report),
@@ -77,7 +81,11 @@ class Watch:
 
     def findings(self) -> list[Finding]:
         """Return what was found, each mistake once for each line."""
-        return list(self._found.values())
+        return [
+            finding
+            for (code, where), finding in self._found.items()
+            if not any((better, where) in self._found for better in BEHIND.get(code, ()))
+        ]
 
     def report(self, code: str, message: str, *, step: int, where: Place | None = None) -> None:
         """Note a finding, at the user's line where none is given."""
