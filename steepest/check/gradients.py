@@ -6,6 +6,7 @@ identity and its version, which torch counts up at every change in place.
 
 import itertools
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -134,9 +135,11 @@ class Book:
         before: a few parameters before an update that is looked at closely.
         still: whether no update so far had an lr above 0.
         where: the line of its first update.
+        thread: in which it was; another one's backward may write gradients while they are read.
     """
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
         self.step = 0
         self.marks: list[Mark] = []
         self.stepped = -1
@@ -165,6 +168,10 @@ class Gradients(Rules):
             found = self.books[optimizer] = Book()
         return found
 
+    def _of_this_thread(self) -> list[Book]:
+        thread = threading.get_ident()
+        return [book for book in list(self.books.values()) if book.thread == thread]
+
     # ---- events ------------------------------------------------------------------------------
 
     def zeroing(self, parameters: Iterable[Tensor]) -> None:
@@ -174,7 +181,7 @@ class Gradients(Rules):
         cleared = {id(p) for p in parameters if p.grad is not None}
         if cleared:
             self._cleared = (next(self._time), here(), cleared)
-        for book in list(self.books.values()):
+        for book in self._of_this_thread():
             fresh = any(id(m.p) in cleared and m.p.grad is not None and not m.is_stale
                         for m in book.marks)  # fmt: skip
             if fresh and book.stepped < self._backward:
@@ -182,14 +189,14 @@ class Gradients(Rules):
 
     def backward_begins(self, roots: Any) -> None:
         """Look at the marked gradients."""
-        for book in self.books.values():
+        for book in self._of_this_thread():
             for mark in book.marks:
                 mark.backward_begins()
 
     def backward_ends(self) -> None:
         """Look again."""
         self._backward = next(self._time)
-        for book in self.books.values():
+        for book in self._of_this_thread():
             for mark in book.marks:
                 mark.backward_ends(here)
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 
 import torch
 from torch import nn
@@ -223,6 +224,24 @@ def many_short_lives():
             F.mse_loss(model(X[:8]), Y[:8]).backward()
             optimizer.step()
     gc.collect()
+
+
+def threads():
+    """A search in threads, each with its model and optimizer."""
+
+    def work():
+        model = nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(100):
+            optimizer.zero_grad()
+            F.mse_loss(model(X), Y).backward()
+            optimizer.step()
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
 
 
 def lr_range_test():
