@@ -24,7 +24,18 @@ def is_readable(tensor: Any) -> bool:
         and not tensor.is_meta
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore
         and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+        and tensor.layout is torch.strided
+        and _is_there(tensor)
     )
+
+
+def _is_there(tensor: Tensor) -> bool:
+    """Tell whether the storage holds all values; FSDP2 frees that of gathered weights."""
+    if tensor.numel() == 0:
+        return True
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + last + 1) * tensor.itemsize
+    return tensor.untyped_storage().nbytes() >= end
 
 
 def origin(tensor: Tensor) -> Any:

@@ -138,8 +138,8 @@ def _install() -> None:
         _wrap(context, "__exit__", _exit)
     _wrap(torch.nn.modules.module, "_has_any_global_hook", _has_other_hook)
     _undo.append(functools.partial(hear_forwards, False))
-    for name in ("clip_grad_norm_", "clip_grad_value_"):
-        _wrap_everywhere(torch.nn.utils.clip_grad, name, _clip)
+    for name, limited in (("clip_grad_norm_", "max_norm"), ("clip_grad_value_", "clip_value")):
+        _wrap_everywhere(torch.nn.utils.clip_grad, name, _clip(limited))
     for name in LOSSES:
         _wrap(torch.nn.functional, name, _loss(name))
     for scheduler in _schedulers():
@@ -250,11 +250,19 @@ def _forward(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             call(module, (*inputs, *named.values()))
 
 
-def _clip(function: Callable[..., Any], parameters: Any, limit: Any, *a: Any, **k: Any) -> Any:
-    listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    for call in _listening["clipping"]:
-        call(listed, float(limit))
-    return function(listed, limit, *a, **k)
+def _clip(limited: str) -> Callable[..., Any]:
+    def around(function: Callable[..., Any], *a: Any, **k: Any) -> Any:
+        if not a and "parameters" not in k:
+            return function(*a, **k)
+        parameters, a = (a[0], a[1:]) if a else (k.pop("parameters"), a)
+        listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        limit = a[0] if a else k.get(limited)
+        if isinstance(limit, (int, float, Tensor)):
+            for call in _listening["clipping"]:
+                call(listed, float(limit))
+        return function(listed, *a, **k)
+
+    return around
 
 
 def _loss(name: str) -> Callable[..., Any]:

@@ -19,7 +19,6 @@ from steepest.check.states import States
 from steepest.check.taps import Rules, leave, listen
 from steepest.check.where import Place, here
 
-
 BEHIND = {"SC103": ("SC203",), "SC108": ("SC201", "SC203", "SC204")}
 """Codes that another one explains, where both are found at one line."""
 

@@ -174,7 +174,7 @@ def clipped_by_norm(tell):
     for x, y in _batches():
         optimizer.zero_grad()
         F.mse_loss(model(x), y).backward()
-        total = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        total = torch.nn.utils.clip_grad_norm_(parameters=model.parameters(), max_norm=0.1)
         assert total > 0
         optimizer.step()
 
@@ -185,7 +185,7 @@ def clipped_by_value(tell):
     tell(model, optimizer)
     for x, y in _batches():
         F.mse_loss(model(x), y).backward()
-        nn.utils.clip_grad_value_(model.parameters(), 0.01)
+        nn.utils.clip_grad_value_(model.parameters(), clip_value=0.01)
         optimizer.step()
         optimizer.zero_grad()
 

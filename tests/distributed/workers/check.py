@@ -60,6 +60,17 @@ def scaled(net, optimizer):
     assert scaler.get_scale() == 2.0**10
 
 
+def overflowing(net, optimizer):
+    """The scaled loss is infinite at first, and the first update is skipped."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-117)
+    for x, y in batches(4):
+        optimizer.zero_grad()
+        scaler.scale(100 + nn.functional.mse_loss(net(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.get_scale() == 2.0**10
+
+
 def forgotten(net, optimizer):
     """No zero_grad: told in each process, and no process waits for another."""
     for x, y in batches(4):
@@ -75,7 +86,7 @@ MODELS = {
 
 with process_group():
     for name, make in MODELS.items():
-        for steps in (plain, clipped, accumulated, in_place, scaled):
+        for steps in (plain, clipped, accumulated, in_place, scaled, overflowing):
             for known in (True, False):
                 net = make()
                 optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
