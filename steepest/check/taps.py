@@ -17,6 +17,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from steepest.check.warned import Warnings
+
 
 class Rules:
     """What listens: a family of rules overrides the events that it needs.
@@ -83,6 +85,10 @@ LOSSES = (
 _FORWARD = -1  # torch counts hooks from 0
 _hooks = torch.nn.modules.module._global_forward_pre_hooks
 
+WARNING = (torch.nn.functional, torch.optim.lr_scheduler, torch.nn.utils.clip_grad,
+           torch.amp.grad_scaler)  # fmt: skip
+"""Modules whose functions are wrapped, and warn."""
+
 _listening: dict[str, list[Callable[..., None]]] = {event: [] for event in EVENTS}
 _undo: list[Callable[[], None]] = []
 _on: list[list[Rules]] = []
@@ -128,7 +134,9 @@ def _tell() -> None:
 
 
 def _install() -> None:
-    torch.nn.functional  # noqa: B018  (whose names are looked up at each call)
+    for module in WARNING:
+        _undo.append(functools.partial(setattr, module, "warnings", module.warnings))
+        module.warnings = Warnings("warnings")  # pyright: ignore[reportAttributeAccessIssue]
     _wrap(torch.autograd, "backward", _backward)
     _wrap(torch.optim.Optimizer, "zero_grad", _optimizer_zero_grad)
     _wrap(nn.Module, "zero_grad", _module_zero_grad)

@@ -19,6 +19,7 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
+_ROOM = str(Path(__file__).parent) + os.sep
 _PATHS = sysconfig.get_paths()
 _OTHERS = tuple(str(Path(_PATHS[name])) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
@@ -40,6 +41,11 @@ def here() -> Place | None:
             return Place(code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return None
+
+
+def is_of_this_room(code: CodeType) -> bool:
+    """Tell whether code is that of the watch itself."""
+    return code.co_filename.startswith(_ROOM)
 
 
 def _is_own(file: str) -> bool:

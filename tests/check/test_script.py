@@ -82,6 +82,9 @@ def test_it_stops_at_the_first_mistake(tmp_path: Path):
     [
         ("nn.functional.mse_loss(model(torch.randn(8, 2)), torch.zeros(8))", 2),
         ("sys.exit(7)", 7),
+        ("nn.functional.mse_loss(torch.zeros(2, 1), torch.zeros(2))", 0),
+        ("nn.MSELoss()(torch.zeros(2, 1), torch.zeros(2))", 0),
+        ("torch.optim.lr_scheduler.StepLR(torch.optim.SGD(model.parameters()), 1).step()", 0),
         ("sys.exit('a word')", 1),
         ("raise KeyError('a') from ValueError('b')", 2),
         ("torch.zeros(1, requires_grad=True).mul(2).sum().backward('nonsense')", 2),
