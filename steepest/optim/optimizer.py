@@ -28,6 +28,8 @@ _plain = inspect.unwrap
 """Take torch's method without what keeps torch.compile out of it: that imports torch._dynamo at
 the first call, 0.9 seconds even where nothing is compiled."""
 
+ATTEMPTS = 10  # to make an update while another thread drops gradients
+
 
 class Optimizer(torch.optim.Optimizer):
     """A torch.optim.Optimizer whose update is a formula.
@@ -431,9 +433,12 @@ class Optimizer(torch.optim.Optimizer):
             if self.formula is None and not self._kinds:
                 raise NotImplementedError(f"{type(self).__name__} has no formula and no own step()")
             formulas = [self.rule(group).formula for group in self.param_groups]
-            update = Update(formulas, self.param_groups, self.state, around)
-            done = update.step(self.param_groups, scale, around)
-            assert done, "an update just made does not fit"
+            for _ in range(ATTEMPTS):  # another thread may drop a gradient meanwhile
+                update = Update(formulas, self.param_groups, self.state, around)
+                if update.step(self.param_groups, scale, around):
+                    break
+            else:
+                raise AssertionError("an update just made does not fit")
             self._update = update if update.lasting else None
         self._last = update
         self._norm = None if around.clip_norm is None else update.norm

@@ -65,7 +65,7 @@ def overflowing(net, optimizer):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-117)
     for x, y in batches(4):
         optimizer.zero_grad()
-        scaler.scale(100 + nn.functional.mse_loss(net(x), y)).backward()
+        scaler.scale(1e6 * nn.functional.mse_loss(net(x), y)).backward()
         scaler.step(optimizer)
         scaler.update()
     assert scaler.get_scale() == 2.0**10
