@@ -118,7 +118,7 @@ def test_wandb_has_the_numbers_of_the_rows(tmp_path, data, monkeypatch):
     store.close()
     assert found == told(folder)
     assert {name: config[name] for name in OPTIONS["options"]} == {
-        "lr": 0.05, "hidden": "(8, 8)", "data": None,
+        "lr": 0.05, "hidden": [8, 8], "data": None,
     }  # fmt: skip
     assert (run.display_name, run.project, status) == ("mine", "ours", 0)
     assert json.loads((folder / "logged.json").read_text()) == {"wandb": run.run_id}
